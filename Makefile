@@ -1,0 +1,67 @@
+# Two commands matter: `make reproduce` (measure, build the book, print the verdicts), `make test`.
+
+PROFILE ?= laptop
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+BIN := .venv/bin
+STEP := scripts/step
+READY := .venv/.ready
+# Tests do not reach the network. (A Jupyter kernel is talked to by ZeroMQ, which this leaves alone.)
+PYTEST := python -m pytest --disable-socket --allow-unix-socket
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# CORES runs at once, one thread each; the matrices are too small to gain from more
+export OMP_NUM_THREADS ?= 1
+# the kernel of this environment, not one that the user has installed elsewhere
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export MPLBACKEND := agg
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test lint notebooks book lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
+	@echo
+	@echo "variables:  PROFILE=smoke|laptop|paper (now: $(PROFILE))   CORES=$(CORES)   PYTHON=$(PYTHON)"
+
+# Built when missing, and brought up to date when the lock or the project file has changed.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(STEP) "install the locked packages" $(BIN)/python -m pip install -qq -r requirements.lock
+	@$(STEP) "install mtlbook" $(BIN)/python -m pip install -qq --no-deps -e .
+	@touch $@
+
+.venv: $(READY)  ## the Python environment, from requirements.lock
+
+reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
+	@$(STEP) "experiments ($(PROFILE), $(CORES) at once)" mtlbook reproduce --profile $(PROFILE) --cores $(CORES)
+	@$(STEP) "book" python scripts/build_book.py
+	@$(STEP) "verdicts on the committed results" mtlbook audit --format table
+	@echo "Open _build/html/index.html in a browser; your own runs are in runs/$(PROFILE)."
+
+test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
+	@$(MAKE) --no-print-directory lint notebooks
+	@$(STEP) "book, from nothing" python scripts/build_book.py --clean
+	@$(STEP) "tests and docstring examples" \
+		$(PYTEST) --doctest-modules tests mtlbook
+
+lint: $(READY)
+	@$(STEP) "ruff check" ruff check .
+	@$(STEP) "ruff format" ruff format --check .
+
+notebooks: $(READY)
+	@$(STEP) "notebooks give their committed outputs" \
+		$(PYTEST) --nbval --nbval-current-env notebooks
+
+book: $(READY)  ## the book, with executed cells cached
+	@$(STEP) "book" python scripts/build_book.py
+
+lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
+	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)
+
+clean:  ## remove what was built; leaves .venv, the data and your runs
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .snakemake
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -1,0 +1,271 @@
+"""Data sets in three tiers: embedded, fetched and gated.
+
+``load(name)`` gives a `mtlbook.tasks.TaskSet`. Nothing is downloaded unless `fetch` is called, and
+no file is read before its hash is right. Files live in ``$MTLBOOK_DATA`` (default
+``~/.cache/mtlbook``); ``data/datasets.yaml`` says what they are. A new data set is an entry there
+and a function in `LOADERS` (and, if it is fetched, in `FETCHERS`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from mtlbook.datasets import cache, glyphs, images, omniglot
+from mtlbook.datasets.cache import DataError
+from mtlbook.datasets.registry import cache_dir, entries, entry, is_read_only
+from mtlbook.tasks import TaskSet
+
+__all__ = [
+    "DataError",
+    "available",
+    "cache_dir",
+    "fetch",
+    "info",
+    "load",
+    "names",
+    "status",
+    "table",
+    "verify",
+]
+
+#: name -> function that returns the list of tasks; of a fetched set it is given the verified file.
+LOADERS = {
+    "omniglot_28": omniglot.load_28,
+    "omniglot_105": omniglot.load_105,
+    "mnist": images.load_split,
+    "usps_16": images.load_split,
+    "cifar10_12k": images.load_split,
+    "notmnist": images.load_notmnist,
+    "digits": images.load_digits,
+    "mnist5k": images.load_mnist5k,
+    "glyphs": glyphs.load,
+}
+#: name -> function that downloads into a scratch folder and returns the canonical arrays.
+FETCHERS = {
+    "omniglot_28": omniglot.fetch_28,
+    "omniglot_105": omniglot.fetch_105,
+    "mnist": images.fetch_mnist,
+    "usps_16": images.fetch_usps,
+    "cifar10_12k": images.fetch_cifar10_12k,
+}
+Status = Literal["embedded", "cached", "missing", "corrupt"]
+
+
+def names() -> list[str]:
+    """The names of all data sets, in the order of ``data/datasets.yaml``."""
+    return list(entries())
+
+
+def info(name: str) -> dict[str, Any]:
+    """What ``data/datasets.yaml`` says about a data set: title, tier, source, hashes, ..."""
+    return asdict(entry(name))
+
+
+def load(name: str, **options: Any) -> TaskSet:
+    """Load a data set.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+    **options
+        Those of the loader:
+
+        - ``omniglot_28``: ``alphabets``, a list of names; ``omniglot_105``: also ``size`` in pixels
+        - ``mnist``, ``usps_16``, ``cifar10_12k``: ``split``, ``"train"``, ``"test"`` or ``"all"``
+        - ``glyphs``: ``alphabets``, ``drawers``, ``size``, ``seed``
+
+    Returns
+    -------
+    TaskSet
+        Inputs are images ``(N, channels, height, width)`` in [0, 1], ink (or white) being 1. Its
+        ``sha256`` is that of the file, or for an embedded set that of its arrays.
+
+    Raises
+    ------
+    ValueError
+        Unknown name or option value, or a data set that has no loader yet.
+    DataError
+        The file is missing, truncated or corrupt.
+    ImportError
+        An optional package is missing; the message names the extra that brings it.
+
+    Examples
+    --------
+    >>> load("digits")[0].inputs.shape
+    torch.Size([1797, 1, 8, 8])
+    """
+    source = entry(name)
+    if name not in LOADERS:
+        raise ValueError(
+            f"name: expected a data set with a loader ({', '.join(LOADERS)}); got {name!r}, which "
+            "is listed and verified only"
+        )
+    if source.file is None:
+        tasks = LOADERS[name](**options)
+        sha256 = _embedded_sha256(tasks)
+    else:
+        path = cache.verified(source)
+        tasks = LOADERS[name](path, **options)
+        sha256 = cache.known_sha256(source, path)
+    return TaskSet(
+        name=name,
+        tasks=tuple(tasks),
+        tier=source.tier,
+        stand_in_for=source.stand_in_for,
+        licence=source.licence,
+        sha256=sha256,
+    )
+
+
+def status(name: str) -> Status:
+    """Whether a data set is there: "embedded", "cached" (and right), "missing" or "corrupt"."""
+    source = entry(name)
+    if source.file is None:
+        return "embedded"
+    try:
+        cache.verified(source)
+    except DataError as error:
+        return error.state
+    return "cached"
+
+
+def available(name: str) -> bool:
+    """Whether `load` would work now, without a network."""
+    return name in LOADERS and status(name) in ("embedded", "cached")
+
+
+def fetch(name: str) -> Path:
+    """Download a data set from its public source, convert it, verify it and put it in the cache.
+
+    All of it happens in a scratch folder; the file appears under its name in one step, or not at
+    all. A right file that is there already is left alone, a corrupt one replaced.
+
+    Parameters
+    ----------
+    name : str
+        A data set of the fetched tier.
+
+    Returns
+    -------
+    Path
+        The verified file.
+
+    Raises
+    ------
+    ValueError
+        There is nothing to fetch, or no step that does it.
+    DataError
+        The download failed, or what came is not the expected data; nothing was written.
+    """
+    source = entry(name)
+    if name not in FETCHERS:
+        why = "comes with a package" if source.file is None else f"is had by hand: {source.source}"
+        raise ValueError(
+            f"name: expected a data set that can be fetched ({', '.join(FETCHERS)}); got {name!r}, "
+            f"which {why}"
+        )
+    path = cache_dir() / source.file
+    if status(name) == "cached":
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_read_only(path.parent):
+            raise PermissionError(f"{path.parent} is read-only")
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".fetch-{name}-") as scratch:
+            arrays = FETCHERS[name](Path(scratch))
+            return cache.publish(source, arrays)
+    except DataError:
+        raise
+    except (OSError, RuntimeError) as error:  # the network, the folder, or torchvision's checksums
+        raise DataError(
+            path,
+            status(name),
+            cache.known_sha256(source, path),
+            f"nothing ({type(error).__name__}: {error})",
+            "a network and a folder that can be written to (MTLBOOK_DATA) are needed; then run: "
+            f"mtlbook data fetch {name}",
+        ) from error
+
+
+def verify(which: str | Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """Hash data sets again, whatever was found before.
+
+    Parameters
+    ----------
+    which : str or iterable of str, optional
+        Names; default all.
+
+    Returns
+    -------
+    list of dict
+        A row a data set: ``name``; ``state`` (see `status`); ``ok`` (True, False, or None where
+        the file is not there); ``expected`` and ``found`` (sha256 or None; of the file, or of the
+        arrays of an embedded set; right arrays that another zlib has packed count as found);
+        ``why`` (empty, or what is wrong and how to mend it).
+    """
+    chosen = names() if which is None else [which] if isinstance(which, str) else list(which)
+    return [_verify(name) for name in chosen]
+
+
+def table() -> list[dict[str, Any]]:
+    """The data sets as rows for a listing.
+
+    Returns
+    -------
+    list of dict
+        Keys ``name``, ``title``, ``tier``, ``licence``, ``size`` (bytes or None), ``sha256`` (the
+        first 12 digits, or None), ``state`` (see `status`), ``stand_in_for`` (or None) and ``note``
+        (such as "no loader yet").
+    """
+    return [
+        {
+            "name": source.name,
+            "title": source.title,
+            "tier": source.tier,
+            "licence": source.licence,
+            "size": source.size,
+            "sha256": (source.sha256 or source.content_sha256 or "")[:12] or None,
+            "state": status(source.name),
+            "stand_in_for": source.stand_in_for,
+            "note": source.note,
+        }
+        for source in entries().values()
+    ]
+
+
+def _verify(name: str) -> dict[str, Any]:
+    source = entry(name)
+    row = {"name": name, "state": "embedded", "ok": True, "expected": source.content_sha256}
+    if source.file is None:
+        found = load(name).sha256
+        ok = source.content_sha256 in (None, found)
+        why = "" if ok else "the package that brings it has other data in this version"
+        return {**row, "ok": ok, "found": found, "why": why}
+    try:
+        path = cache.verified(source, again=True)
+    except DataError as error:
+        ok = None if error.state == "missing" else False
+        return {
+            **row,
+            "state": error.state,
+            "ok": ok,
+            "expected": error.expected,
+            "found": error.found,
+            "why": str(error),
+        }
+    sha256 = cache.known_sha256(source, path)
+    return {**row, "state": "cached", "expected": sha256, "found": sha256, "why": ""}
+
+
+def _embedded_sha256(tasks) -> str:
+    """Of the inputs and targets of all tasks, in their order."""
+    arrays = {}
+    for index, task in enumerate(tasks):
+        arrays[f"{index:03d} {task.name} inputs"] = task.inputs.numpy()
+        arrays[f"{index:03d} {task.name} targets"] = task.targets.numpy()
+    return cache.content_sha256(arrays)

@@ -1,0 +1,86 @@
+"""The list of data sets in ``data/datasets.yaml``, and the folder that holds their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Where the list may stand: inside an installed package, or beside the package in a checkout.
+LISTS = (PACKAGE / "_data" / "datasets.yaml", PACKAGE.parent / "data" / "datasets.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One data set as ``data/datasets.yaml`` describes it; the fields are explained there."""
+
+    name: str
+    title: str
+    tier: Literal["embedded", "fetched", "gated"]
+    source: str
+    licence: str
+    file: str | None
+    size: int | None
+    sha256: str | None
+    content_sha256: str | None
+    stand_in_for: str | None
+    citation: str | None
+    loader: Literal["none"] | None = None
+    fetcher: Literal["none"] | None = None
+
+    @property
+    def note(self) -> str:
+        """What cannot be done with this set, in words; empty where everything can."""
+        steps = {"loader": "no loader yet", "fetcher": "no fetch step yet"}
+        return ", ".join(text for step, text in steps.items() if getattr(self, step) == "none")
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """All data sets by name, in the order of the file."""
+    for path in LISTS:
+        if path.is_file():
+            rows = require("yaml", "reproduce").safe_load(path.read_text(encoding="utf-8"))
+            return {row["name"]: Entry(**row) for row in rows}
+    raise FileNotFoundError(f"no list of data sets at {' or '.join(map(str, LISTS))}")
+
+
+def entry(name: str) -> Entry:
+    """The entry of one data set; a ``ValueError`` lists the names where there is none."""
+    return entries()[one_of("name", name, list(entries()))]
+
+
+def cache_dir() -> Path:
+    """The folder of the fetched files: ``$MTLBOOK_DATA``, or ``~/.cache/mtlbook``."""
+    return Path(os.environ.get("MTLBOOK_DATA") or "~/.cache/mtlbook").expanduser()
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether a folder is marked as one to leave alone.
+
+    By its mode bits too, because the permissions of a privileged user would let it write anyway.
+    """
+    return not (folder.stat().st_mode & 0o222 and os.access(folder, os.W_OK))
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra of the package brings it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} is needed here and is not installed: pip install 'mtlbook[{extra}]'"
+        ) from error
+
+
+def one_of(argument: str, value: str, known: Sequence[str]) -> str:
+    """``value``, or a ``ValueError`` that names the argument and what it may be."""
+    if value not in known:
+        raise ValueError(f"{argument}: expected one of {', '.join(known)}; got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""The papers' protocols, as thin functions that the notebooks call."""

@@ -1,0 +1,9 @@
+"""The ledger: from a printed number to a claim, a rule, a result file and a verdict.
+
+- `results`: what one run measured and under which conditions (one JSON file a run);
+- `statistics`: intervals for means over repeats;
+- `claims`: what a paper prints, and the rule that will judge it (one YAML file a paper);
+- `rules`: one pure function a kind of rule;
+- `audit`: claims and results in, verdicts out;
+- `report`: the verdicts as a table, as JSON and as a page.
+"""

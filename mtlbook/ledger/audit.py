@@ -1,0 +1,173 @@
+"""The audit: claims and results in, verdicts out; and whether committed verdicts still follow."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtlbook.ledger.claims import Claim, Claims, load_all
+from mtlbook.ledger.results import (
+    Result,
+    ResultError,
+    code_is_current,
+    write_atomically,
+)
+from mtlbook.ledger.rules import CurveRule, Judgement, Printed, ValueRule
+
+# What a committed verdict fixes; the rest of a row can be computed from it and the results.
+_COMMITTED = ("claim", "rule", "verdict", "ours", "low", "high", "n", "tier", "experiment")
+
+
+def audit(claims_folder: str | os.PathLike, results: Mapping[str, Result]) -> list[dict]:
+    """Judge every claim by the results.
+
+    Parameters
+    ----------
+    claims_folder : path
+        Holds ``<paper>.yaml`` and the folder ``printed``.
+    results : mapping of str to Result
+        By experiment, as `load_results` reads them.
+
+    Returns
+    -------
+    list of dict
+        One object a claim: ``claim``, ``paper``, ``where``, ``statement``, ``known``, ``asked_by``,
+        ``printed``, ``unit``, ``ours``, ``low``, ``high`` (95 % interval), ``n`` (repeats),
+        ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
+        ``code_current`` (None where nothing was measured).
+
+    Raises
+    ------
+    ClaimError
+        If a file of claims is not valid.
+    """
+    claims_folder = Path(claims_folder)
+    return [
+        _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results)
+        for of_paper in load_all(claims_folder)
+        for claim in of_paper.claims
+    ]
+
+
+def load_results(folder: str | os.PathLike) -> dict[str, Result]:
+    """Read ``<experiment>.json`` of a folder; a file of another experiment is an error."""
+    results = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        result = Result.load(path)
+        if result.experiment != path.stem:
+            raise ResultError(f"{path}: expected experiment {path.stem}, got {result.experiment}")
+        results[path.stem] = result
+    return results
+
+
+def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
+    """Judge a claim by one result.
+
+    A stand-in for the paper's data shows a direction at most, and says nothing on a printed value.
+    """
+    judgement = claim.rule.judge(result.values, printed)
+    stand_in = result.data.get("stand_in_for")
+    if stand_in is None or judgement.verdict == "not attempted":
+        return judgement
+    verdict, why = judgement.verdict, f"on a stand-in for {stand_in}: {judgement.why}"
+    if isinstance(claim.rule, ValueRule | CurveRule):
+        verdict, why = "not attempted", f"a stand-in for {stand_in} cannot repeat a printed value"
+    elif verdict == "reproduced":
+        verdict = "direction"
+    return Judgement(verdict, why, judgement.ours, judgement.low, judgement.high, judgement.n)
+
+
+def write_verdicts(rows: Sequence[dict], path: str | os.PathLike) -> None:
+    """Write the verdicts that are committed, one line a claim."""
+    lines = [json.dumps({k: row[k] for k in _COMMITTED}, ensure_ascii=False) for row in rows]
+    write_atomically(path, "[\n " + ",\n ".join(lines) + "\n]\n")
+
+
+def mismatches(rows: Sequence[dict], path: str | os.PathLike) -> list[str]:
+    """Say for which claims the committed verdict does not follow from rule and results.
+
+    Returns
+    -------
+    list of str
+        One sentence a claim, beginning with its id; empty if all verdicts follow.
+
+    Raises
+    ------
+    ResultError
+        If the file of verdicts is missing or not valid.
+    """
+    try:
+        committed = {c["claim"]: c for c in json.loads(Path(path).read_text(encoding="utf-8"))}
+    except OSError as error:
+        raise ResultError(
+            f"{path}: no committed verdicts; write them with: mtlbook audit --write"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResultError(f"{path}: not a list of verdicts ({error!r})") from error
+    found = []
+    for row in rows:
+        old = committed.pop(row["claim"], None)
+        if old is None:
+            found.append(f"{row['claim']}: no committed verdict, now {row['verdict']!r}")
+            continue
+        for key in ("verdict", "rule", "experiment", "tier", "n"):
+            if old.get(key) != row[key]:
+                found.append(f"{row['claim']}: committed {key} {old.get(key)!r}, now {row[key]!r}")
+                break
+        else:
+            if not _same_number(old.get("ours"), row["ours"]):
+                found.append(
+                    f"{row['claim']}: committed value {old.get('ours')}, now {row['ours']}"
+                )
+    found += [f"{claim}: committed verdict of a claim that is gone" for claim in committed]
+    return found
+
+
+def _row(of_paper: Claims, claim: Claim, printed: Printed, results: dict) -> dict[str, Any]:
+    judgement, result = Judgement("not attempted", "no result yet"), None
+    experiment = claim.experiments[0]
+    for name in claim.experiments:
+        if name in results:
+            found = judge(claim, printed, results[name])
+            if found.n > 0 or result is None:
+                judgement, experiment, result = found, name, results[name]
+            if found.n > 0:
+                break
+    stand_in = result.data.get("stand_in_for") if result else None
+    return {
+        "claim": claim.id,
+        "paper": of_paper.paper,
+        "where": claim.where,
+        "statement": claim.marked_statement,
+        "known": claim.known,
+        "asked_by": claim.asked_by,
+        "printed": claim.printed,
+        "unit": claim.unit,
+        "ours": judgement.ours,
+        "low": judgement.low,
+        "high": judgement.high,
+        "n": judgement.n,
+        "rule": claim.rule.text(printed),
+        "verdict": judgement.verdict,
+        "why": judgement.why,
+        "tier": result.data.get("tier", "none") if result else "none",
+        "stand_in": f"{result.data.get('name')} for {stand_in}" if stand_in else None,
+        "experiment": experiment,
+        "result_file": f"{experiment}.json" if result else None,
+        "code_current": _code_current(result) if result else None,
+    }
+
+
+def _code_current(result: Result) -> bool:
+    runs = result.provenance.get("runs", [result.provenance])
+    return all(code_is_current(provenance) for provenance in runs)
+
+
+def _same_number(a: float | None, b: float | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)

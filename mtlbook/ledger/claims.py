@@ -1,0 +1,163 @@
+"""Claims: what a paper prints, and the rule that will judge it.
+
+One YAML file a paper in ``data/claims``; it is committed before the results it judges.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mtlbook.ledger.rules import CurveRule, Printed, Rule, ValueRule, printed_margin
+
+
+class ClaimError(ValueError):
+    """A claims file that is not valid; the message names file, claim and field."""
+
+
+class Claim(BaseModel):
+    """One statement with its source and its rule.
+
+    Attributes
+    ----------
+    id : str
+        ``<paper>.<what>``, unique.
+    where : str
+        Table, figure or section.
+    statement : str
+        The statement in our own words.
+    known : {"printed", "digitised", "derived", "memory"} or None
+        How the statement is known: printed in the source, read off a figure, computed from printed
+        numbers, or remembered without the source at hand (never shown as the paper's). None for a
+        question of our own.
+    asked_by : {"paper", "us"}
+        Ours: a comparison the paper did not make.
+    printed : str or None
+        The printed number with its decimals.
+    printed_std : pair of str or None
+        Printed standard deviations of arm and reference, over `printed_n` repeats.
+    unit : str
+    experiments : tuple of str
+        The first one with results decides; the later ones are stand-ins.
+    rule : Rule
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[a-z0-9]+(\.[a-z0-9-]+)+$")
+    where: str
+    statement: str
+    known: Literal["printed", "digitised", "derived", "memory"] | None = None
+    asked_by: Literal["paper", "us"] = "paper"
+    printed: str | None = Field(default=None, pattern=r"^[+-]?\d+(\.\d+)?$")
+    printed_std: tuple[str, str] | None = None
+    printed_n: int | None = Field(default=None, gt=1)
+    unit: str = ""
+    experiments: tuple[str, ...] = Field(min_length=1)
+    rule: Rule
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Claim:
+        if (self.asked_by == "us") != (self.known is None):
+            raise ValueError("known: expected for a claim of the paper, and only there")
+        if self.printed is not None and self.known in (None, "memory"):
+            raise ValueError("printed: a number from memory or of our own is not a printed one")
+        if isinstance(self.rule, ValueRule) and self.printed is None:
+            raise ValueError("printed: expected a number, for the rule compares with it")
+        if (self.printed_std is None) != (self.printed_n is None):
+            raise ValueError("printed_std, printed_n: expected both or none")
+        return self
+
+    @property
+    def marked_statement(self) -> str:
+        """The statement, marked where it must not pass for the paper's."""
+        if self.known == "memory":
+            return f"[reported from memory, not verified; not the paper's words] {self.statement}"
+        if self.asked_by == "us":
+            return f"[our control] {self.statement}"
+        return self.statement
+
+    def resolve_printed(self, folder: Path) -> Printed:
+        """Return printed number, margin and points; `folder` holds the CSV files of curves."""
+        margin = 0.0
+        if self.printed_std is not None:
+            a, b = self.printed_std
+            margin = printed_margin((float(a), float(b)), self.printed_n)
+        points = {}
+        if isinstance(self.rule, CurveRule):
+            points = _read_points(folder / self.rule.points.file, self.rule.points)
+        return Printed(self.printed, margin, points)
+
+
+class Claims(BaseModel):
+    """The claims of one paper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paper: str = Field(pattern=r"^[a-z0-9]+$")
+    title: str
+    source: str
+    claims: tuple[Claim, ...]
+
+    @model_validator(mode="after")
+    def _identifiers(self) -> Claims:
+        ids = [claim.id for claim in self.claims]
+        repeated = sorted({i for i in ids if ids.count(i) > 1})
+        if repeated:
+            raise ValueError(f"claims: ids given twice: {', '.join(repeated)}")
+        foreign = [i for i in ids if not i.startswith(f"{self.paper}.")]
+        if foreign:
+            raise ValueError(f"claims: expected ids {self.paper}.…, got {', '.join(foreign)}")
+        return self
+
+
+def load(path: str | os.PathLike) -> Claims:
+    """Read and validate one claims file.
+
+    Raises
+    ------
+    ClaimError
+        If the file is not YAML or not valid; the message names the fields.
+    """
+    path = Path(path)
+    try:
+        return Claims.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ClaimError(f"{path}: not YAML ({error})") from error
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {re.sub('^Value error, ', '', e['msg'])}"
+            for e in error.errors()
+        ]
+        raise ClaimError(f"{path}: " + "; ".join(lines)) from error
+
+
+def load_all(folder: str | os.PathLike) -> list[Claims]:
+    """Read every claims file of a folder, in the order of their names."""
+    return [load(path) for path in sorted(Path(folder).glob("*.yaml"))]
+
+
+def _read_points(path: Path, points) -> dict[int, float]:
+    """Read the rows of one curve from a CSV file: iteration to value."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise ClaimError(f"{path}: cannot be read ({error})") from error
+    found = {
+        int(row["iteration"]): float(row["digitised"])
+        for row in rows
+        if (row["quantity"], row["method"]) == (points.quantity, points.method)
+    }
+    if len(found) < 2:
+        raise ClaimError(
+            f"{path}: expected at least 2 rows of quantity {points.quantity!r} and method "
+            f"{points.method!r}, got {len(found)}"
+        )
+    return found

@@ -1,0 +1,154 @@
+"""The verdicts as a table for the terminal, as JSON, and as a page of the book."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtlbook.ledger import repository
+from mtlbook.ledger.audit import audit, load_results
+
+WIDTH = 110
+
+_KNOWN = {
+    "printed": "printed",
+    "digitised": "digitised",
+    "derived": "derived",
+    "memory": "from memory",
+    None: "our control",
+}
+
+
+def table(rows: Sequence[Mapping[str, Any]], committed: Mapping[str, Mapping] | None = None) -> str:
+    """Lay out verdicts as aligned text of at most 110 columns.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As `audit` returns them.
+    committed : mapping of str to dict, optional
+        Rows of the committed results by claim; their values then stand beside these.
+
+    Returns
+    -------
+    str
+        A block a claim: id, the paper's value, ours with its interval, repeats, tier and verdict;
+        below them what decided. The last line counts the verdicts.
+    """
+    head = ["claim", "paper", "ours [95 % interval]", "n", "tier", "verdict"]
+    if committed is not None:
+        head[2:3] = ["ours, committed", "your run [95 % interval]"]
+    body = []
+    for row in rows:
+        name = row["claim"].removeprefix(f"{row['paper']}.")
+        cells = [name, printed(row), interval(row), str(row["n"]), row["tier"], row["verdict"]]
+        if committed is not None:
+            before = committed.get(row["claim"])
+            cells.insert(2, number(before["ours"], before["printed"]) if before else "-")
+        body.append(cells)
+    widths = [max(len(line[c]) for line in [head, *body]) for c in range(len(head))]
+    # The first column gives way: ids are the only cells that can be long.
+    widths[0] = min(widths[0], max(12, WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    lines = [_align([head[0], *head[1:]], widths), _align(["-" * w for w in widths], widths)]
+    for row, cells in zip(rows, body, strict=True):
+        name, *more = textwrap.wrap(cells[0], widths[0], break_on_hyphens=True) or [""]
+        lines.append(_align([name, *cells[1:]], widths))
+        lines += more
+        notes = row["why"] + (f"; stand-in: {row['stand_in']}" if row["stand_in"] else "")
+        lines += textwrap.wrap(notes, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join([*lines, "", summary(rows)])
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Count the verdicts in one line."""
+    counts = Counter(row["verdict"] for row in rows)
+    order = ("reproduced", "direction", "not reproduced", "not attempted")
+    parts = [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
+    return f"{len(rows)} claims: " + ", ".join(parts)
+
+
+def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a JSON list."""
+    return json.dumps(list(rows), indent=1, ensure_ascii=False)
+
+
+def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return the verdicts of one paper, or of all, as a Markdown table, one row a claim.
+
+    Parameters
+    ----------
+    paper : str, optional
+        Identifier such as ``"tnrdmtl"``.
+    rows : sequence of dict, optional
+        As `audit` returns them; by default the committed claims judged by the committed results.
+
+    Returns
+    -------
+    str
+        MyST. A target ``(claim-<id>)=`` a claim stands above the table, and each row has an anchor
+        ``#row-<id>``.
+
+    Raises
+    ------
+    ValueError
+        If no claim belongs to `paper`.
+    """
+    if rows is None:
+        data = repository.root() / "data"
+        rows = audit(data / "claims", load_results(data / "results"))
+    known = ", ".join(sorted({row["paper"] for row in rows}))
+    rows = [row for row in rows if paper in (None, row["paper"])]
+    if not rows:
+        raise ValueError(f"paper: expected one of {known or '(none)'}, got {paper!r}")
+    lines = [
+        *(f"(claim-{row['claim']})=" for row in rows),
+        "",
+        "| Claim | Paper | Ours [95 % interval] | n | Tier | Verdict | Experiment |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        claim = f'<span id="row-{row["claim"]}"></span>`{row["claim"]}`<br>'
+        claim += f"{row['where']}: {row['statement']}"
+        tier = row["tier"] + (f"<br>stand-in: {row['stand_in']}" if row["stand_in"] else "")
+        cells = [
+            claim,
+            f"{printed(row)}<br>{_KNOWN[row['known']]}",
+            f"{interval(row)}<br>{row['unit']}",
+            str(row["n"]),
+            tier,
+            f"**{row['verdict']}**<br>{row['why']}",
+            f"`{row['experiment']}`",
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, "", summary(rows), ""])
+
+
+def printed(row: Mapping[str, Any]) -> str:
+    """Return the paper's number, or a word where none is printed."""
+    if row["printed"] is not None:
+        return row["printed"]
+    return {None: "no claim", "digitised": "curve"}.get(row["known"], "text")
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """Return ``mean [low, high]`` with the decimals of the printed number."""
+    if row["ours"] is None:
+        return "-"
+    mean, low, high = (number(row[key], row["printed"]) for key in ("ours", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def number(value: float | None, like: str | None) -> str:
+    """Format a number with the decimals and the sign of a printed one (default: two decimals)."""
+    if value is None:
+        return "-"
+    decimals = len(like.partition(".")[2]) if like is not None else 2
+    sign = "+" if like is not None and like.startswith(("+", "-")) else ""
+    return f"{value:{sign}.{decimals}f}"
+
+
+def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

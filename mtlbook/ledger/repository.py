@@ -1,0 +1,48 @@
+"""Where the repository is: notebooks, claims, results and runs lie outside the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mtlbook.ledger.results import package_root
+
+EXPERIMENTS = Path("notebooks") / "experiments.yaml"
+
+
+def root() -> Path:
+    """Return the repository root, the folder that holds ``notebooks/experiments.yaml``.
+
+    The environment variable ``MTLBOOK_ROOT`` decides; without it the working folder and its parents
+    are searched, then the folder of the package.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none: the package alone has no experiments.
+    """
+    if chosen := os.environ.get("MTLBOOK_ROOT"):
+        candidates = [Path(chosen).resolve()]
+    else:
+        here = Path.cwd()
+        candidates = [here, *here.parents, package_root().parent]
+    for folder in candidates:
+        if (folder / EXPERIMENTS).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no {EXPERIMENTS.as_posix()} in {candidates[0]}"
+        + ("" if chosen else ", its parents or beside the package")
+        + "; work in a checkout of the repository, or name one in MTLBOOK_ROOT"
+    )
+
+
+def committed(experiment: str):
+    """Return the committed result of an experiment, ``data/results/<experiment>.json``."""
+    from mtlbook.ledger.results import Result
+
+    path = root() / "data" / "results" / f"{experiment}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"experiment: expected a committed result {path.name} in data/results, found none"
+        )
+    return Result.load(path)

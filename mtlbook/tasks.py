@@ -1,0 +1,190 @@
+"""Tasks, sets of tasks, and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+LOSSES = ("cross_entropy", "mse", "bce")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: inputs, targets and the loss that joins them.
+
+    Parameters
+    ----------
+    name : str
+    inputs : Tensor, shape ``(n, ...)``
+    targets : Tensor
+        ``(n,)`` int64 for ``"cross_entropy"``; ``(n, k)`` floating for ``"mse"`` and ``"bce"``.
+    loss : "cross_entropy" | "mse" | "bce"
+    classes : int, optional
+        Number of classes, for ``"cross_entropy"``.
+    groups : Tensor, shape ``(n,)``, optional
+        Where a sample comes from (the drawer of an image, the font of a glyph).
+    """
+
+    name: str
+    inputs: Tensor
+    targets: Tensor
+    loss: Literal["cross_entropy", "mse", "bce"] = "cross_entropy"
+    classes: int | None = None
+    groups: Tensor | None = None
+
+    def __post_init__(self):
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss: expected one of {LOSSES}, got {self.loss!r}")
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(
+                f"targets: expected one for each of {len(self.inputs)} inputs of task "
+                f"{self.name!r}, got {len(self.targets)}"
+            )
+        if (self.classes is None) == (self.loss == "cross_entropy"):
+            raise ValueError(
+                f"classes: expected a number with loss 'cross_entropy' and None with any other, "
+                f"got {self.classes} with {self.loss!r}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def outputs(self) -> int:
+        """Width of the head that the task needs."""
+        return self.classes if self.classes is not None else self.targets.shape[1]
+
+    def select(self, indices: Tensor) -> Task:
+        """The samples at ``indices``."""
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(
+            self, inputs=self.inputs[indices], targets=self.targets[indices], groups=groups
+        )
+
+
+@dataclass(frozen=True)
+class TaskSet(Sequence):
+    """T tasks, with what an auditor must know of their data.
+
+    Parameters
+    ----------
+    name : str
+    tasks : sequence of Task
+    tier : "embedded" | "fetched" | "gated"
+    stand_in_for : str, optional
+        The data that the paper used, where this is not it.
+    licence : str
+    sha256 : str
+        Of the source file, or of the arrays' bytes for data that are generated or come with pip.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    tier: Literal["embedded", "fetched", "gated"] = "embedded"
+    stand_in_for: str | None = None
+    licence: str = ""
+    sha256: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if not self.tasks:
+            raise ValueError(f"tasks: expected at least one in task set {self.name!r}, got none")
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, task: int) -> Task:
+        return self.tasks[task]
+
+    @property
+    def names(self) -> list[str]:
+        return [task.name for task in self.tasks]
+
+    @property
+    def samples(self) -> int:
+        """Samples of all tasks together."""
+        return sum(len(task) for task in self.tasks)
+
+    @property
+    def outputs(self) -> list[int]:
+        """Width of each task's head."""
+        return [task.outputs for task in self.tasks]
+
+    def select(self, indices: Sequence[Tensor]) -> TaskSet:
+        """Of each task the samples at its own indices."""
+        if len(indices) != len(self):
+            raise ValueError(
+                f"indices: expected one tensor for each of {len(self)} tasks, got {len(indices)}"
+            )
+        return replace(
+            self, tasks=tuple(t.select(i) for t, i in zip(self.tasks, indices, strict=True))
+        )
+
+    def subset(self, tasks: Sequence[int]) -> TaskSet:
+        """Some of the tasks."""
+        return replace(self, tasks=tuple(self.tasks[t] for t in tasks))
+
+    def map_inputs(self, function: Callable[[Tensor], Tensor]) -> TaskSet:
+        """Every task with its inputs transformed."""
+        return replace(self, tasks=tuple(replace(t, inputs=function(t.inputs)) for t in self.tasks))
+
+    def to(self, device: torch.device | str) -> TaskSet:
+        """On a device."""
+        return replace(
+            self,
+            tasks=tuple(
+                replace(t, inputs=t.inputs.to(device), targets=t.targets.to(device))
+                for t in self.tasks
+            ),
+        )
+
+
+def split_per_class(
+    taskset: TaskSet, counts: Mapping[str, int], *, seed: int, rest: str = "test"
+) -> dict[str, TaskSet]:
+    """Random disjoint parts with a fixed number of samples of every class of every task.
+
+    Parameters
+    ----------
+    taskset : TaskSet
+        Of classification tasks.
+    counts : mapping of part name to samples a class
+        Taken in this order from one random order of each class.
+    seed : int
+    rest : str
+        Name of the part that gets everything else.
+
+    Examples
+    --------
+    >>> task = Task("a", torch.zeros(10, 1), torch.arange(10) % 2, classes=2)
+    >>> parts = split_per_class(TaskSet("s", [task]), {"train": 2}, seed=0)
+    >>> [(name, len(part[0])) for name, part in parts.items()]
+    [('train', 4), ('test', 6)]
+    """
+    if rest in counts:
+        raise ValueError(f"rest: expected a name not in counts {list(counts)}, got {rest!r}")
+    generator = torch.Generator().manual_seed(seed)
+    parts: dict[str, list[list[Tensor]]] = {name: [] for name in (*counts, rest)}
+    need = sum(counts.values())
+    for task in taskset:
+        taken: dict[str, list[Tensor]] = {name: [] for name in parts}
+        for c in range(task.outputs):
+            of_class = (task.targets == c).nonzero().flatten()
+            if len(of_class) < need:
+                raise ValueError(
+                    f"counts: expected at most {len(of_class)} samples of class {c} of task "
+                    f"{task.name!r}, got {need}"
+                )
+            order = of_class[torch.randperm(len(of_class), generator=generator)]
+            start = 0
+            for name, count in counts.items():
+                taken[name].append(order[start : start + count])
+                start += count
+            taken[rest].append(order[start:])
+        for name in parts:
+            parts[name].append(torch.cat(taken[name]))
+    return {name: taskset.select(indices) for name, indices in parts.items()}

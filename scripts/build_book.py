@@ -1,0 +1,165 @@
+"""Build the book strictly and check what was built.
+
+``jupyter-book`` alone is not enough: it exits with 0 when it leaves out a page, and its cache of
+executed cells does not see a change of the package that the cells import. So this script
+
+1. empties that cache when the package, the data or the configuration have changed,
+2. builds with every warning an error,
+3. checks that all pages of the table of contents are there, that none shows a traceback, and that
+   none loads a script, a style sheet, a font or a picture from another host: it reads offline.
+
+``--clean`` builds from nothing; ``--check`` only checks the pages that are there.
+"""
+
+import argparse
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "_build"
+HTML = BUILD / "html"
+# what the cells of the book read besides their own page, which the cache does look at
+INPUTS = ("mtlbook", "data", "notebooks", "_config.yml", "requirements.lock")
+
+
+def inputs_sha256(root: Path = ROOT) -> str:
+    """One hash over every file that executed pages depend on."""
+    digest = hashlib.sha256()
+    for name in INPUTS:
+        path = root / name
+        for file in sorted(path.rglob("*") if path.is_dir() else [path]):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(root)).encode() + b"\0")
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def pages(toc: Path) -> list[str]:
+    """The pages of a table of contents, root first, without suffix."""
+
+    def walk(node):
+        if isinstance(node, dict):
+            yield from (node[key] for key in ("root", "file") if key in node)
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for item in node:
+                yield from walk(item)
+
+    return list(walk(yaml.safe_load(toc.read_text())))
+
+
+class _Loads(HTMLParser):
+    """Collects the addresses that a browser loads by itself: not the links that a reader clicks."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses = []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed"):
+            self.addresses.append(attributes.get("src") or "")
+        # a canonical or "next" link is only named, not loaded
+        elif tag == "link" and not {"canonical", "next", "prev", "author", "search"} & set(
+            (attributes.get("rel") or "").split()
+        ):
+            self.addresses.append(attributes.get("href") or "")
+
+
+def external_loads(text: str) -> list[str]:
+    """The addresses on other hosts that the HTML page ``text`` loads."""
+    parser = _Loads()
+    parser.feed(text)
+    styles = re.findall(r"url\(\s*['\"]?([^'\")]+)", text) + re.findall(
+        r"@import\s+['\"](.+?)['\"]", text
+    )
+    imports = re.findall(r"\bimport\s*\(?\s*['\"](https?:[^'\"]+)", text)
+    return [
+        address
+        for address in [*parser.addresses, *styles, *imports]
+        if re.match(r"\s*(https?:)?//", address)
+    ]
+
+
+def problems(html: Path, toc: Path) -> list[str]:
+    """What is wrong with the built book; an empty list when nothing is."""
+    found = []
+    for page in pages(toc):
+        file = html / f"{page}.html"
+        if not file.is_file():
+            found.append(f"{page}: not built")
+            continue
+        text = file.read_text()
+        if "<h1" not in text:
+            found.append(f"{page}: has no title")
+        if "Traceback (most recent call last)" in text:
+            found.append(f"{page}: shows a traceback")
+        if re.search(r'class="[^"]*\bmath\b', text) and "mathjax/tex-mml-chtml.js" not in text:
+            found.append(f"{page}: has formulas but does not load the book's own MathJax")
+    if not (html / "_static/mathjax/tex-mml-chtml.js").is_file():
+        found.append("_static/mathjax: not copied")
+    for file in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
+        for address in external_loads(file.read_text(errors="replace")):
+            found.append(f"{file.relative_to(html)}: loads {address}")
+    found += [f"failed cell: {log.read_text()[-800:]}" for log in html.glob("reports/**/*.log")]
+    return found
+
+
+def build(clean: bool) -> int:
+    """Build into ``_build/html``; returns the exit code of the build."""
+    stamp = BUILD / "inputs.sha256"
+    digest = inputs_sha256()
+    stale = not stamp.is_file() or stamp.read_text() != digest
+    if clean:
+        shutil.rmtree(BUILD, ignore_errors=True)
+    elif stale:
+        shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        "book",
+        "--path-output",
+        ".",
+    ]
+    command += [
+        "--config",
+        "_config.yml",
+        "--toc",
+        str(ROOT / "book/_toc.yml"),
+        "-n",
+        "-W",
+        "--keep-going",
+    ]
+    command += ["-q"] + (["--all"] if stale else [])
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code == 0:
+        stamp.write_text(digest)
+    return code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clean", action="store_true", help="build from nothing")
+    parser.add_argument("--check", action="store_true", help="build nothing, only check")
+    options = parser.parse_args()
+    if not options.check and (code := build(options.clean)):
+        print(f"the build of the book failed (exit code {code}); its warnings stand above")
+        return code
+    found = problems(HTML, ROOT / "book" / "_toc.yml")
+    for problem in found:
+        print(problem)
+    if not found:
+        print(f"the book is in order: open {HTML.relative_to(ROOT) / 'index.html'} in a browser")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What all tests share: where the repository is, and random numbers that do not change."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    numpy.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def script():
+    """``script("lock")``: the module ``scripts/lock.py``, which is not part of the package."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

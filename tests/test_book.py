@@ -1,0 +1,162 @@
+"""The book: its sources hang together, and what was built can be read offline."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+TOC = BOOK / "_toc.yml"
+HTML = ROOT / "_build" / "html"
+CHAPTERS = sorted(BOOK.rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def builder(script):
+    return script("build_book")
+
+
+def chapter_name(path: Path) -> str:
+    return path.relative_to(BOOK).with_suffix("").as_posix()
+
+
+def test_toc_lists_every_chapter_once(builder):
+    listed = builder.pages(TOC)
+    assert sorted(listed) == [chapter_name(path) for path in CHAPTERS]
+    assert listed[0] == "index"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=chapter_name)
+def test_executable_chapters_name_their_kernel(path):
+    text = path.read_text()
+    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    if "{code-cell}" not in text:
+        assert front is None or "kernelspec" not in front[1], "a kernel, but nothing to run"
+        return
+    assert front, "cells, but no front matter: they would not run"
+    kernel = yaml.safe_load(front[1])["kernelspec"]
+    assert (kernel["name"], kernel["language"]) == ("python3", "python")
+    assert kernel["display_name"]
+
+
+def test_every_citation_is_in_the_bibliography():
+    entries = re.findall(r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(), re.MULTILINE)
+    assert len(entries) == len(set(entries))
+    cited = {
+        key.strip()
+        for path in CHAPTERS
+        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", path.read_text())
+        for key in keys.split(",")
+    }
+    assert cited - set(entries) == set()
+
+
+def test_mathjax_is_complete(root):
+    """Each font that the script asks for is there, and so is its licence."""
+    mathjax = root / "book" / "_extra" / "_static" / "mathjax"
+    script = (mathjax / "tex-mml-chtml.js").read_text()
+    fonts = set(re.findall(r"MathJax_[A-Za-z0-9]+(?:-[A-Za-z]+)?(?=\.woff)", script))
+    there = {path.stem for path in (mathjax / "output/chtml/fonts/woff-v2").glob("*.woff")}
+    assert len(fonts) > 20
+    assert fonts - there == set()
+    assert "Apache License" in (mathjax / "LICENSE").read_text()
+
+
+@pytest.mark.parametrize(
+    ("html", "loaded"),
+    [
+        ('<script src="https://cdn.example/a.js"></script>', ["https://cdn.example/a.js"]),
+        ('<script src="//cdn.example/a.js"></script>', ["//cdn.example/a.js"]),
+        ('<script src="_static/a.js"></script>', []),
+        ('<link rel="stylesheet" href="http://e.example/a.css">', ["http://e.example/a.css"]),
+        ('<link rel="canonical" href="http://e.example/">', []),
+        ('<img src="https://e.example/badge.svg">', ["https://e.example/badge.svg"]),
+        ("<style>a{src: url('https://f.example/x.woff')}</style>", ["https://f.example/x.woff"]),
+        ("<script>import('https://e.example/m.js')</script>", ["https://e.example/m.js"]),
+        ('<a href="https://arxiv.org/abs/1606.04038">a link that a reader may click</a>', []),
+    ],
+)
+def test_external_loads(builder, html, loaded):
+    assert builder.external_loads(html) == loaded
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """A book of two pages, built and in order: (html, toc)."""
+    html, toc = tmp_path / "html", tmp_path / "_toc.yml"
+    toc.write_text("root: index\nparts:\n- chapters:\n  - file: part/one\n")
+    mathjax = html / "_static" / "mathjax" / "tex-mml-chtml.js"
+    for path, text in [(html / "index.html", "<h1>a</h1>"), (mathjax, "")]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (html / "part").mkdir()
+    (html / "part" / "one.html").write_text("<h1>b</h1>")
+    return html, toc
+
+
+def test_no_problem_in_a_good_book(builder, small_book):
+    assert builder.problems(*small_book) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "part/one: not built"),
+        ("no heading", "part/one: has no title"),
+        ("<h1>b</h1> Traceback (most recent call last)", "part/one: shows a traceback"),
+        ('<h1>b</h1><img src="//e.example/i.png">', "part/one.html: loads //e.example/i.png"),
+        (
+            '<h1>b</h1><span class="math notranslate">x</span>',
+            "part/one: has formulas but does not load the book's own MathJax",
+        ),
+    ],
+)
+def test_problems_are_named(builder, small_book, text, problem):
+    page = small_book[0] / "part" / "one.html"
+    page.unlink()
+    if text is not None:
+        page.write_text(text)
+    assert builder.problems(*small_book) == [problem]
+
+
+def test_cells_are_run_again_when_the_package_changes(builder, tmp_path):
+    for name in builder.INPUTS:
+        path = tmp_path / name
+        if path.suffix:
+            path.write_text("a")
+        else:
+            path.mkdir()
+    module = tmp_path / "mtlbook" / "norms.py"
+    module.write_text("one")
+    before = builder.inputs_sha256(tmp_path)
+    assert builder.inputs_sha256(tmp_path) == before
+    module.write_text("two")
+    assert builder.inputs_sha256(tmp_path) != before
+
+
+@pytest.mark.book
+@pytest.mark.skipif(not (HTML / "index.html").is_file(), reason="not built: make book")
+class TestBuiltBook:
+    def test_is_in_order(self, builder):
+        assert builder.problems(HTML, TOC) == []
+
+    @pytest.mark.parametrize("path", CHAPTERS, ids=chapter_name)
+    def test_cells_have_run(self, path):
+        """A page with cells shows the output of at least one of them."""
+        page = (HTML / f"{chapter_name(path)}.html").read_text()
+        cells = "{code-cell}" in path.read_text()
+        assert ("cell_output" in page) == cells
+
+    def test_formulas_are_numbered(self):
+        chapter = (BOOK / "foundations" / "trace-norm.md").read_text()
+        page = (HTML / "foundations" / "trace-norm.html").read_text()
+        labels = re.findall(r"^\$\$ \(([\w:.-]+)\)$", chapter, re.MULTILINE)
+        assert labels
+        assert [label for label in labels if f'id="equation-{label.lower()}"' not in page] == []
+
+    def test_api_page_documents_the_package(self):
+        page = (HTML / "api.html").read_text()
+        for name in ("mtlbook.tensors.unfold", "mtlbook.norms.trace_norm", "mtlbook.training.fit"):
+            assert f'id="{name}"' in page

@@ -1,0 +1,600 @@
+"""The ledger: result files, claims, rules, verdicts and their committed form."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pydantic import TypeAdapter
+
+from mtlbook.ledger import audit as audits
+from mtlbook.ledger import claims, report, results, rules
+from mtlbook.ledger.results import Result, ResultError, merge
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = {"name": "d", "tier": "fetched", "stand_in_for": None, "sha256": "1"}
+STAND_IN = {"name": "glyphs", "tier": "embedded", "stand_in_for": "Omniglot", "sha256": "2"}
+
+
+def result_of(values, data=REAL, experiment="e"):
+    """``{(arm, metric): [value of repeat 0, 1, ...]}`` -> Result."""
+    result = Result(experiment, {}, data=dict(data), provenance={"code_sha256": "c"})
+    for (arm, metric), of_repeats in values.items():
+        for repeat, value in enumerate(of_repeats):
+            result.add(arm=arm, metric=metric, value=value, repeat=repeat)
+    return result
+
+
+def rule_of(**content):
+    return TypeAdapter(rules.Rule).validate_python(content)
+
+
+def judge(result, printed=rules.Printed(), **rule):
+    return rule_of(**rule).judge(result.values, printed)
+
+
+# Result files
+
+
+def test_a_result_survives_the_file(tmp_path):
+    result = Result.begin("e", {"arm": "laf"}, REAL, settings={"gamma": 0.01})
+    result.add(arm="laf", metric="m", value=1.5, repeat=2, seed=7, per_task=[1, 2.0])
+    result.add(arm="laf", metric="m", value=np.float32(2), repeat=2, step=5)
+    path = result.save(tmp_path / "deep" / "r.json")
+    loaded = Result.load(path)
+    assert loaded.records == result.records
+    assert loaded.parameters == {"arm": "laf"}
+    assert loaded.settings == {"gamma": 0.01}
+    assert loaded.values("laf", "m") == {2: 1.5}
+    assert loaded.values("laf", "m", 5) == {2: 2.0}
+    assert path.read_text().count("\n  {") == 2, "one line a record"
+    assert os.listdir(path.parent) == ["r.json"]
+
+
+def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
+    result = Result.begin("e", {}, REAL)
+    path = result.save(tmp_path / "r.json")
+    provenance = result.provenance
+    assert provenance["code_sha256"] == results.code_sha256()
+    assert {"torch", "numpy"} <= set(provenance["packages"])
+    assert provenance["device"] == "cpu"
+    assert provenance["wall_seconds"] >= 0
+    assert provenance["peak_memory_mb"] > 1
+    text = path.read_text()
+    assert str(tmp_path) not in text and str(Path.home()) not in text
+    assert os.uname().nodename not in text
+
+
+def test_saving_a_loaded_result_keeps_its_provenance(tmp_path):
+    path = Result.begin("e", {}, REAL).save(tmp_path / "r.json")
+    before = path.read_text()
+    Result.load(path).save(path)
+    assert path.read_text() == before
+
+
+def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = result_of({("a", "m"): [1.0]}).save(tmp_path / "r.json")
+    before = path.read_text()
+
+    def no_space(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="no space"):
+        result_of({("a", "m"): [2.0]}).save(path)
+    assert path.read_text() == before
+    assert os.listdir(tmp_path) == ["r.json"]
+
+
+def test_values_have_to_be_finite_and_json():
+    result = Result("e", {})
+    with pytest.raises(ValueError, match="value of laf m in repeat 3.*diverge"):
+        result.add(arm="laf", metric="m", value=float("nan"), repeat=3)
+    with pytest.raises(ValueError, match=r"per_task\[1\]"):
+        result.add(arm="laf", metric="m", value=1, per_task=[0, float("inf")])
+    with pytest.raises(ResultError, match="cannot be written as JSON"):
+        Result("e", {"device": object()}).to_json()
+
+
+def test_every_truncation_of_a_result_is_noticed(tmp_path):
+    text = result_of({("a", "m"): [1.0]}).to_json()
+    path = tmp_path / "r.json"
+    for length in range(len(text) - 2):
+        path.write_text(text[:length])
+        with pytest.raises(ResultError, match=r"r\.json: truncated or not JSON"):
+            Result.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "expected schema 1, got 2"),
+        ({"records": {}}, "records: expected list, got dict"),
+        ({"records": [{"arm": "a", "metric": "m", "repeat": 0}]}, r"records\[0\]\.value"),
+        ({"records": [3]}, r"records\[0\]: expected an object"),
+        ({"experiment": None}, "experiment: expected str"),
+        ({"provenance": []}, "provenance: expected dict"),
+    ],
+)
+def test_foreign_json_is_refused(tmp_path, change, message):
+    content = json.loads(result_of({("a", "m"): [1.0]}).to_json()) | change
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ResultError, match=message):
+        Result.load(path)
+    path.write_text("[]")
+    with pytest.raises(ResultError, match="expected an object, got list"):
+        Result.load(path)
+
+
+def test_source_without_what_cannot_change_a_number():
+    source = (
+        '"""Head."""\n\nimport math  # why\n\n\nclass A:\n    """Doc\n    more."""\n\n'
+        '    def f(self):\n        "doc"\n        return "# no comment"  \n'
+    )
+    expected = 'import math\nclass A:\n    def f(self):\n        return "# no comment"'
+    assert results.essential_source(source) == expected
+    assert results.essential_source(source.replace("math", "os")) != expected
+
+
+def test_notebook_hash_ignores_prose_and_outputs(tmp_path):
+    path = tmp_path / "n.ipynb"
+
+    def write(code, prose, outputs):
+        cells = [
+            {"cell_type": "markdown", "source": prose},
+            {"cell_type": "code", "source": code, "outputs": outputs},
+        ]
+        path.write_text(json.dumps({"cells": cells}))
+        return results.notebook_sha256(path)
+
+    first = write(["x = 1\n", "y = 2"], "words", [])
+    assert write("x = 1\ny = 2", "other words", ["output"]) == first
+    assert write("x = 1\ny = 3", "words", []) != first
+
+
+# Merging
+
+
+def run_result(arm, repeat, code="c", sha256="1", gamma=0.1):
+    result = Result(
+        "e",
+        {"arm": arm, "repeat": repeat, "steps": 5},
+        data=REAL | {"sha256": sha256},
+        settings={"gamma": gamma, "lr": 0.05},
+        curves={"loss": [1, 2]},
+        provenance={"code_sha256": code, "wall_seconds": repeat, "run": {"id": "x"}},
+    )
+    result.add(arm=arm, metric="m", value=repeat, repeat=repeat)
+    return result
+
+
+def test_merge_keeps_all_records_and_collapses_the_rest(tmp_path):
+    runs = {
+        "a,0": run_result("a", 0),
+        "a,1": run_result("a", 1),
+        "b,0": run_result("b", 0, gamma=3),
+    }
+    merged = merge(runs, profile="laptop")
+    assert [(r["arm"], r["repeat"]) for r in merged.records] == [("a", 0), ("a", 1), ("b", 0)]
+    assert merged.parameters == {"arm": ["a", "b"], "repeat": [0, 1], "steps": 5}
+    assert merged.settings == {"gamma": {"a,0": 0.1, "a,1": 0.1, "b,0": 3}, "lr": 0.05}
+    assert merged.curves["b,0"] == {"loss": [1, 2]}
+    (entry,) = merged.provenance["runs"]
+    assert entry["of"]["a,1"] == {"wall_seconds": 1}
+    assert results.code_hashes(merged) == {"c"}
+    assert Result.load(merged.save(tmp_path / "e.json")).records == merged.records
+
+
+def test_merge_refuses_mixtures_unless_allowed():
+    for other in (run_result("b", 0, code="d"), run_result("b", 0, sha256="2")):
+        runs = {"a": run_result("a", 0), "b": other}
+        with pytest.raises(ResultError, match="mix 2 different (code|data) hashes"):
+            merge(runs)
+        merged = merge(runs, allow_mixed=True)
+        assert merged.provenance["mixed"] is True
+        assert len(merged.records) == 2
+
+
+def test_merge_refuses_doubles_and_strangers():
+    with pytest.raises(ResultError, match="runs x and y of e both hold arm a, repeat 0, metric m"):
+        merge({"x": run_result("a", 0), "y": run_result("a", 0)})
+    with pytest.raises(ResultError, match="expected one experiment, got e, f"):
+        merge({"x": run_result("a", 0), "y": Result("f", {})})
+    with pytest.raises(ResultError, match="at least one"):
+        merge({})
+
+
+# Rules
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [([34, 36, 38], "reproduced"), ([35, 38, 41], "reproduced"), ([36, 38, 43], "not reproduced")],
+)
+def test_value(values, verdict):
+    rule = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 2.0}
+    judgement = judge(result_of({("a", "m"): values}), rules.Printed("36.00"), **rule)
+    assert judgement.verdict == verdict
+    assert judgement.ours == np.mean(values)
+    assert judgement.low == min(values) and judgement.high == max(values)
+    assert judgement.n == 3
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(202.0, "reproduced"), (203, "not reproduced")])
+def test_value_with_relative_tolerance(value, verdict):
+    rule = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 0.01, "relative": True}
+    result = result_of({("a", "m"): [value] * 3})
+    assert judge(result, rules.Printed("200"), **rule).verdict == verdict
+
+
+DIFFERENCE = {"kind": "difference", "arm": "a", "reference": "b", "metric": "m"}
+
+
+@pytest.mark.parametrize(
+    ("differences", "sign", "printed", "verdict", "why"),
+    [
+        ([1, 2, 3], 1, rules.Printed("+1.5"), "reproduced", "above 0 and overlaps"),
+        ([1, 2, 3], 1, rules.Printed("+4", 1.5), "reproduced", "overlaps"),
+        ([1, 2, 3], 1, rules.Printed("+4", 0.5), "direction", "misses"),
+        ([1, 2, 3], 1, rules.Printed("+0.2", 0.5), "direction", "misses"),
+        ([1, 2, 3], 1, rules.Printed(), "reproduced", "above 0"),
+        ([1, 2, 3], -1, rules.Printed(), "not reproduced", "above 0: the opposite"),
+        ([-1, -2, -3], -1, rules.Printed("-2"), "reproduced", "below 0 and overlaps"),
+        ([-1, -2, -3], 1, rules.Printed("+2"), "not reproduced", "below 0: the opposite"),
+        ([-1, 2, 3], 1, rules.Printed("+2"), "not reproduced", "a tie"),
+        ([0, 0, 0], 1, rules.Printed(), "not reproduced", "a tie"),
+        ([0, 1, 1], 1, rules.Printed(), "not reproduced", "a tie"),
+    ],
+)
+def test_difference(differences, sign, printed, verdict, why):
+    # The repeats differ far more than the arms: only the pairing shows the difference.
+    base = np.array([10, 50, 90])
+    result = result_of({("a", "m"): base + differences, ("b", "m"): base})
+    judgement = judge(result, printed, sign=sign, **DIFFERENCE)
+    assert judgement.verdict == verdict
+    assert why in judgement.why
+    assert judgement.ours == pytest.approx(np.mean(differences))
+
+
+def test_pairs_are_matched_by_repeat_not_by_position():
+    result = result_of({("a", "m"): [11, 22, 33, 44]})
+    for repeat in (3, 1, 0, 2):
+        result.add(arm="b", metric="m", value=10 * (repeat + 1), repeat=repeat)
+    assert judge(result, **DIFFERENCE).ours == 2.5
+    # A repeat that only one arm has does not count.
+    result.add(arm="b", metric="m", value=1e6, repeat=9)
+    assert judge(result, **DIFFERENCE).n == 4
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "value", "arm": "a", "metric": "m", "tolerance": 1.0},
+        DIFFERENCE,
+        {"kind": "order", "arms": ["a", "b"], "metric": "m"},
+        {"kind": "bound", "arm": "a", "metric": "m", "references": ["b"], "sign": 1},
+    ],
+)
+def test_two_repeats_are_too_few(rule):
+    result = result_of({("a", "m"): [5, 6], ("b", "m"): [1, 2]})
+    judgement = judge(result, rules.Printed("5"), **rule)
+    assert (judgement.verdict, judgement.n) == ("not attempted", 2)
+    assert "needs 3 repeats" in judgement.why
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "verdict"),
+    [
+        ([9, 9, 9], [5, 5, 6], [1, 2, 3], "reproduced"),
+        ([9, 9, 1], [5, 5, 5], [1, 2, 3], "direction"),
+        ([5, 5, 5], [9, 9, 9], [1, 2, 3], "not reproduced"),
+        ([5, 5, 5], [5, 5, 5], [1, 2, 3], "not reproduced"),
+    ],
+)
+def test_order(a, b, c, verdict):
+    result = result_of({("a", "m"): a, ("b", "m"): b, ("c", "m"): c})
+    judgement = judge(result, kind="order", arms=["a", "b", "c"], metric="m")
+    assert judgement.verdict == verdict
+    # The same over metrics of one arm.
+    result = result_of({("x", "a"): a, ("x", "b"): b, ("x", "c"): c})
+    other = judge(result, kind="order", arm="x", metrics=["a", "b", "c"])
+    assert other == judgement
+
+
+def test_order_reports_the_smallest_step():
+    result = result_of({("a", "m"): [9] * 3, ("b", "m"): [7] * 3, ("c", "m"): [6] * 3})
+    judgement = judge(result, kind="order", arms=["a", "b", "c"], metric="m")
+    assert (judgement.ours, judgement.low, judgement.high) == (1, 1, 1)
+    assert "b over c" in judgement.why
+
+
+def test_order_takes_one_form():
+    with pytest.raises(ValueError, match="either arms and metric, or arm and metrics"):
+        rule_of(kind="order", arms=["a", "b"], metrics=["m", "k"])
+    with pytest.raises(ValueError, match="at least two"):
+        rule_of(kind="order", arms=["a"], metric="m")
+
+
+@pytest.mark.parametrize(
+    ("a", "sign", "verdict"),
+    [
+        ([0, 0, 1], -1, "reproduced"),
+        ([0, 0, 5], -1, "direction"),
+        ([4, 4, 4], -1, "not reproduced"),
+        ([9, 9, 9], 1, "reproduced"),
+        ([4, 4, 4], 1, "not reproduced"),
+    ],
+)
+def test_bound(a, sign, verdict):
+    result = result_of({("a", "m"): a, ("b", "m"): [3, 3, 3], ("c", "m"): [6, 6, 6]})
+    rule = {"kind": "bound", "arm": "a", "metric": "m", "references": ["b", "c"], "sign": sign}
+    judgement = judge(result, **rule)
+    assert judgement.verdict == verdict
+    assert f"the closest is {'b' if sign < 0 else 'c'}" in judgement.why
+
+
+CURVE = {
+    "kind": "curve",
+    "arm": "a",
+    "metric": "m",
+    "tolerance": 0.15,
+    "points": {"file": "f.csv", "quantity": "m", "method": "A"},
+}
+
+
+@pytest.mark.parametrize(
+    ("factors", "verdict", "deviation"),
+    [
+        ([1.1, 0.9, 1.0, 5.0], "reproduced", 0.1),
+        ([2, 2, 2, 2], "direction", 1.0),
+        ([0.1, 3, 9, 30], "not reproduced", 5.0),
+    ],
+)
+def test_curve(factors, verdict, deviation):
+    printed = rules.Printed(points={5: 8.0, 25: 4.0, 50: 2.0, 75: 1.0})
+    result = Result("e", {})
+    for (step, value), factor in zip(printed.points.items(), factors, strict=True):
+        for repeat, noise in enumerate((-0.01, 0, 0.01)):
+            result.add(
+                arm="a", metric="m", value=value * (factor + noise), repeat=repeat, step=step
+            )
+    judgement = judge(result, printed, **CURVE)
+    assert judgement.verdict == verdict
+    assert judgement.ours == pytest.approx(deviation)
+    assert judgement.low <= judgement.ours <= judgement.high + 1e-12
+    missing = rules.Printed(points={**printed.points, 99: 1.0})
+    judgement = judge(result, missing, **CURVE)
+    assert judgement.verdict == "not attempted"
+    assert "step 99" in judgement.why
+
+
+def test_printed_margin():
+    assert rules.printed_margin((3.0, 4.0), 25) == pytest.approx(1.96)
+    # Table 1 of TNRDMTL: LAF and STL over 10 repeats.
+    assert rules.printed_margin((0.38, 0.60), 10) == pytest.approx(0.4402, abs=1e-4)
+
+
+# Claims
+
+
+def claim_of(**changes):
+    content = {
+        "id": "p.a-over-b",
+        "where": "Table 1",
+        "statement": "a beats b",
+        "known": "printed",
+        "experiments": ["e", "s"],
+        "rule": DIFFERENCE,
+    }
+    content |= changes
+    return {k: v for k, v in content.items() if v is not None}
+
+
+def write_claims(folder, *of_paper, paper="p"):
+    (folder / "printed").mkdir(parents=True, exist_ok=True)
+    content = {"paper": paper, "title": "T", "source": "S", "claims": list(of_paper)}
+    path = folder / f"{paper}.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"printed": 1.5}, "printed: Input should be a valid string"),
+        ({"printed": "about 2"}, "printed: String should match"),
+        ({"known": "memory", "printed": "+1"}, "memory .* is not a printed one"),
+        ({"asked_by": "us"}, "known: expected for a claim of the paper"),
+        ({"known": None}, "known: expected for a claim of the paper"),
+        ({"printed_std": ["1", "2"]}, "expected both or none"),
+        (
+            {"rule": {"kind": "value", "arm": "a", "metric": "m", "tolerance": 1}},
+            "printed: expected",
+        ),
+        ({"rule": {"kind": "guess"}}, "rule"),
+        ({"rule": {**DIFFERENCE, "refrence": "c"}}, "refrence"),
+        ({"experiments": []}, "experiments"),
+        ({"id": "q.a-over-b"}, r"expected ids p\."),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_mistakes_in_claims_are_refused(tmp_path, change, message):
+    path = write_claims(tmp_path, claim_of(**change))
+    with pytest.raises(claims.ClaimError, match=message):
+        claims.load(path)
+
+
+def test_repeated_ids_are_refused(tmp_path):
+    path = write_claims(tmp_path, claim_of(), claim_of())
+    with pytest.raises(claims.ClaimError, match=r"ids given twice: p\.a-over-b"):
+        claims.load(path)
+
+
+def test_statements_from_memory_and_of_our_own_are_marked():
+    memory = claims.Claim(**claim_of(known="memory"))
+    assert memory.marked_statement.startswith("[reported from memory, not verified")
+    ours = claims.Claim(**claim_of(known=None, asked_by="us"))
+    assert ours.marked_statement.startswith("[our control]")
+    assert claims.Claim(**claim_of()).marked_statement == "a beats b"
+
+
+def test_points_of_a_curve_come_from_the_csv(tmp_path):
+    write_claims(tmp_path, claim_of(known="digitised", rule=CURVE))
+    (claim,) = claims.load(tmp_path / "p.yaml").claims
+    with pytest.raises(claims.ClaimError, match="f.csv: cannot be read"):
+        claim.resolve_printed(tmp_path / "printed")
+    csv = "quantity,method,iteration,digitised\nm,A,5,.5\nm,B,5,9\nm,A,25,.25\n"
+    (tmp_path / "printed" / "f.csv").write_text(csv)
+    assert claim.resolve_printed(tmp_path / "printed").points == {5: 0.5, 25: 0.25}
+    (tmp_path / "printed" / "f.csv").write_text(csv.replace("m,A", "m,C"))
+    with pytest.raises(claims.ClaimError, match="expected at least 2 rows"):
+        claim.resolve_printed(tmp_path / "printed")
+
+
+# The audit
+
+WINS = {("a", "m"): [11, 12, 14], ("b", "m"): [10, 10, 10]}
+TIES = {("a", "m"): [9, 10, 11], ("b", "m"): [10, 10, 10]}
+
+
+def audit_one(tmp_path, measured, **changes):
+    write_claims(tmp_path, claim_of(**changes))
+    (row,) = audits.audit(tmp_path, {result.experiment: result for result in measured})
+    return row
+
+
+def test_a_row_has_the_agreed_keys(tmp_path):
+    row = audit_one(tmp_path, [result_of(WINS)], printed="+2.0", unit="points")
+    keys = "claim paper printed ours low high n rule verdict why tier experiment where statement "
+    keys += "known stand_in result_file code_current"
+    assert set(keys.split()) <= set(row)
+    assert (row["verdict"], row["tier"], row["stand_in"]) == ("reproduced", "fetched", None)
+    assert (row["ours"], row["n"], row["experiment"]) == (pytest.approx(7 / 3), 3, "e")
+    assert row["result_file"] == "e.json"
+    assert row["code_current"] is False
+    json.loads(report.to_json([row]))
+
+
+def test_without_results_nothing_was_attempted(tmp_path):
+    row = audit_one(tmp_path, [])
+    assert (row["verdict"], row["tier"], row["experiment"]) == ("not attempted", "none", "e")
+    assert row["ours"] is None and row["code_current"] is None
+
+
+def test_a_stand_in_shows_a_direction_at_most(tmp_path):
+    row = audit_one(tmp_path, [result_of(WINS, STAND_IN, "s")])
+    assert row["verdict"] == "direction"
+    assert row["stand_in"] == "glyphs for Omniglot"
+    assert row["why"].startswith("on a stand-in for Omniglot")
+    assert audit_one(tmp_path, [result_of(TIES, STAND_IN, "s")])["verdict"] == "not reproduced"
+    value = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 50}
+    row = audit_one(tmp_path, [result_of(WINS, STAND_IN, "s")], rule=value, printed="12")
+    assert row["verdict"] == "not attempted"
+    assert row["ours"] == pytest.approx(37 / 3)
+
+
+def test_the_first_experiment_with_results_decides(tmp_path):
+    real, stand_in = result_of(TIES), result_of(WINS, STAND_IN, "s")
+    assert audit_one(tmp_path, [stand_in, real])["verdict"] == "not reproduced"
+    # Real results without these arms leave it to the stand-in.
+    other = result_of({("c", "m"): [1, 2, 3]})
+    assert audit_one(tmp_path, [stand_in, other])["experiment"] == "s"
+    assert audit_one(tmp_path, [other])["why"] == "needs 3 repeats of every arm, has 0"
+
+
+def test_committed_verdicts_follow_or_are_named(tmp_path):
+    write_claims(tmp_path, claim_of(), claim_of(id="p.other"))
+    path = tmp_path / "verdicts.json"
+    rows = audits.audit(tmp_path, {"e": result_of(WINS)})
+    with pytest.raises(ResultError, match="no committed verdicts"):
+        audits.mismatches(rows, path)
+    audits.write_verdicts(rows, path)
+    assert audits.mismatches(rows, path) == []
+
+    # Another result: verdict and number no longer follow.
+    (first, second) = audits.mismatches(audits.audit(tmp_path, {"e": result_of(TIES)}), path)
+    assert first == "p.a-over-b: committed verdict 'reproduced', now 'not reproduced'"
+    assert second.startswith("p.other")
+    nudged = {**WINS, ("a", "m"): [11, 12, 14.01]}
+    (first, _) = audits.mismatches(audits.audit(tmp_path, {"e": result_of(nudged)}), path)
+    assert "committed value 2.33" in first
+
+    # Another rule under the same result.
+    write_claims(tmp_path, claim_of(rule={**DIFFERENCE, "sign": -1}), claim_of(id="p.new"))
+    found = audits.mismatches(audits.audit(tmp_path, {"e": result_of(WINS)}), path)
+    assert [line.partition(":")[0] for line in found] == ["p.a-over-b", "p.new", "p.other"]
+    assert "that is gone" in found[-1]
+
+    path.write_text("{")
+    with pytest.raises(ResultError, match="not a list of verdicts"):
+        audits.mismatches(rows, path)
+
+
+def test_load_results_checks_the_name(tmp_path):
+    result_of(WINS).save(tmp_path / "e.json")
+    assert list(audits.load_results(tmp_path)) == ["e"]
+    result_of(WINS).save(tmp_path / "f.json")
+    with pytest.raises(ResultError, match=r"f\.json: expected experiment f, got e"):
+        audits.load_results(tmp_path)
+
+
+# The report
+
+
+def test_table_fits_and_counts(tmp_path):
+    write_claims(
+        tmp_path,
+        claim_of(printed="+2.00"),
+        claim_of(id="p." + "very-long-name-" * 8 + "x", experiments=["none"]),
+    )
+    rows = audits.audit(tmp_path, {"e": result_of(WINS)})
+    text = report.table(rows)
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert "+2.33 [+1.00, +4.00]" in text
+    assert text.endswith("2 claims: 1 reproduced, 1 not attempted")
+    text = report.table(rows, committed={rows[0]["claim"]: {**rows[0], "ours": 1.0}})
+    line = next(line for line in text.splitlines() if line.startswith("a-over-b"))
+    assert line.split()[1:3] == ["+2.00", "+1.00"]
+    assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_markdown_has_a_row_and_a_target_a_claim(tmp_path):
+    write_claims(tmp_path, claim_of(statement="a | b"))
+    rows = audits.audit(tmp_path, {"s": result_of(WINS, STAND_IN, "s")})
+    text = report.markdown("p", rows)
+    lines = text.splitlines()
+    assert lines[0] == "(claim-p.a-over-b)="
+    row = next(line for line in lines if "row-p.a-over-b" in line)
+    assert r"a \| b" in row and "**direction**" in row and "stand-in: glyphs for Omniglot" in row
+    assert row.replace(r"\|", "").count("|") == lines[2].count("|")
+    with pytest.raises(ValueError, match="paper: expected one of p, got 'q'"):
+        report.markdown("q", rows)
+
+
+# What is committed
+
+
+def test_committed_claims_are_valid_and_agree_with_the_printed_tables():
+    folder = ROOT / "data" / "claims"
+    of_paper = claims.load(folder / "tnrdmtl.yaml")
+    by_id = {claim.id.removeprefix("tnrdmtl."): claim for claim in of_paper.claims}
+    table = np.genfromtxt(
+        folder / "printed" / "tnrdmtl_table1.csv", delimiter=",", names=True, dtype=None,
+        encoding="utf-8",
+    )  # fmt: skip
+    arms = dict(zip(("stl", "laf", "tucker", "tt"), table, strict=True))
+    for arm, row in arms.items():
+        assert float(by_id[f"table1.{arm}"].printed) == row["printed"]
+        if arm != "stl":
+            claim = by_id[f"table1.{arm}-over-stl"]
+            assert float(claim.printed) == pytest.approx(row["printed"] - arms["stl"]["printed"])
+            stds = [float(std) for std in claim.printed_std]
+            assert stds == [row["printed_std"], arms["stl"]["printed_std"]]
+    for claim in of_paper.claims:
+        printed = claim.resolve_printed(folder / "printed")
+        assert claim.rule.text(printed).endswith(".")
+        if claim.rule.kind == "curve":
+            assert list(printed.points) == [5, 25, 50, 75, 100, 150, 200, 250, 300, 350, 400]

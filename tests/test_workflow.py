@@ -1,0 +1,435 @@
+"""Runs: what the file asks for, what is refused before anything runs, and what survives a kill.
+
+The notebooks here take a second and count how often they were executed.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mtlbook import datasets, workflow
+from mtlbook.ledger.results import Result
+
+PACKAGE = Path(workflow.__file__).resolve().parents[1]
+
+PARAMETERS = """\
+arm = "a"
+repeat = 0
+seconds = 0.0
+flag = False
+layers = ("conv1",)
+limit = None
+data = "toy"
+result = ""
+"""
+
+BODY = """\
+import time
+from pathlib import Path
+from mtlbook.ledger.results import Result, code_sha256
+
+Path("counts").mkdir(exist_ok=True)
+with open(f"counts/{arm}{repeat}", "a") as stream:
+    print(time.time(), file=stream)
+time.sleep(seconds)
+with open(f"counts/{arm}{repeat}", "a") as stream:
+    print(time.time(), file=stream)
+if arm == "bad":
+    raise RuntimeError("the loss is a banana")
+if result and arm != "silent":
+    Result(
+        experiment="tiny" if arm != "foreign" else "other",
+        parameters={"arm": arm},
+        records=[{"arm": arm, "repeat": repeat, "metric": "m", "value": float(repeat)}],
+        data={"name": data, "tier": "embedded", "stand_in_for": None, "sha256": "0"},
+        provenance={"code_sha256": code_sha256()},
+    ).save(result)
+"""
+
+
+def write_notebook(path, parameters=PARAMETERS, body=BODY):
+    def cell(number, source, tags=()):
+        return {
+            "cell_type": "code",
+            "id": f"cell{number}",
+            "metadata": {"tags": list(tags)},
+            "source": source,
+            "outputs": [],
+            "execution_count": None,
+        }
+
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    content = {
+        "cells": [cell(0, parameters, ["parameters"]), cell(1, body)],
+        "metadata": {"kernelspec": kernel},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A repository with one experiment; ``project.profile(...)`` writes its smoke profile."""
+    monkeypatch.setenv("MTLBOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE))
+    return Project(tmp_path)
+
+
+class Project:
+    def __init__(self, root):
+        self.root = root
+        self.file = root / "notebooks" / "experiments.yaml"
+        self.runs = root / "runs" / "smoke" / "tiny"
+        (root / "data" / "claims").mkdir(parents=True)
+        (root / "data" / "results").mkdir()
+        self.file.parent.mkdir()
+        write_notebook(root / "notebooks" / "tiny.ipynb")
+        self.profile(each={"arm": ["a", "b"]})
+
+    def profile(self, parameters=None, each=None, **entries):
+        profile = {"parameters": parameters or {}, "each": each or {}}
+        tiny = {"paper": "toy", "title": "Tiny", "notebook": "tiny.ipynb", **entries}
+        tiny["profiles"] = {"smoke": profile}
+        self.file.write_text(yaml.safe_dump({"experiments": {"tiny": tiny}}), encoding="utf-8")
+
+    def expand(self, only=None):
+        return workflow.expand(self.file, "smoke", only)
+
+    def start(self, *arguments):
+        command = [sys.executable, "-m", "mtlbook.cli", "reproduce", "--profile", "smoke"]
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def reproduce(self, *arguments):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def times(self, name):
+        path = self.root / "counts" / name
+        return [float(line) for line in path.read_text().split()] if path.exists() else []
+
+    def finished(self):
+        return sorted(path.stem for path in self.runs.glob("*.json"))
+
+    def wait_for(self, condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.02)
+
+    def workers(self):
+        """Processes that work for this repository (their environment names its root)."""
+        needle = f"MTLBOOK_ROOT={self.root}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if path.name != str(os.getpid()) and needle in (path / "environ").read_bytes():
+                    found.append(int(path.name))
+            except OSError:
+                pass
+        return found
+
+
+# What the file asks for
+
+
+def test_expand_lists_the_product_in_order(project):
+    project.profile({"seconds": 0.5}, {"arm": ["b", "a"], "repeat": [0, 1]})
+    runs = project.expand()
+    ids = ["arm=b,repeat=0", "arm=b,repeat=1", "arm=a,repeat=0", "arm=a,repeat=1"]
+    assert [run.id for run in runs] == ids
+    assert runs[1].parameters == {"seconds": 0.5, "arm": "b", "repeat": 1}
+    assert runs[1].result == project.runs / "arm=b,repeat=1.json"
+    assert all(run.skip is None for run in runs)
+
+
+def test_expand_without_each_is_one_run(project):
+    project.profile({"arm": "b"})
+    assert [run.id for run in project.expand(["tiny"])] == ["all"]
+
+
+def test_data_is_passed_and_a_missing_set_is_a_reason_to_skip(project, monkeypatch):
+    monkeypatch.setattr(datasets, "names", lambda: ["here", "gone"])
+    monkeypatch.setattr(datasets, "available", lambda name: name == "here")
+    project.profile(data="here")
+    (run,) = project.expand()
+    assert run.parameters == {"data": "here"} and run.skip is None
+    project.profile(data="gone")
+    assert "mtlbook data fetch gone" in project.expand()[0].skip
+    project.profile(data="typo")
+    with pytest.raises(workflow.WorkflowError, match="unknown data set 'typo'; known: here, gone"):
+        project.expand()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"lr": 0.1}, "tiny: unknown parameter 'lr'; the notebook has arm, repeat"),
+        ({"repeat": "0"}, r"'repeat': expected int \(like 0\), got str \('0'\)"),
+        ({"repeat": 0.0}, "'repeat': expected int .* got float"),
+        ({"repeat": True}, "'repeat': expected int .* got bool"),
+        ({"flag": 1}, "'flag': expected bool .* got int"),
+        ({"seconds": "1e-3"}, "'seconds': expected float .* got str"),
+        ({"arm": 3}, "'arm': expected str .* got int"),
+        ({"layers": "conv1"}, "'layers': expected tuple .* got str"),
+    ],
+)
+def test_wrong_parameters_are_refused(project, parameters, message):
+    project.profile(parameters)
+    with pytest.raises(workflow.WorkflowError, match=message):
+        project.expand()
+
+
+@pytest.mark.parametrize("parameters", [{"seconds": 1}, {"limit": 3}, {"layers": ["conv1"]}])
+def test_int_for_float_anything_for_none_and_a_list_for_a_tuple(project, parameters):
+    project.profile(parameters)
+    assert project.expand()[0].parameters == parameters
+
+
+def test_a_wrong_type_among_varied_values_is_refused(project):
+    project.profile(each={"repeat": [0, 1, "two"]})
+    with pytest.raises(workflow.WorkflowError, match=r"'repeat'.*'two'"):
+        project.expand()
+
+
+def test_mistakes_in_the_file(project):
+    project.profile({"arm": "a"}, {"arm": ["a", "b"]})
+    with pytest.raises(workflow.WorkflowError, match="both fixed and varied: arm"):
+        project.expand()
+    project.profile(each={"arm": ["a/b"]})
+    with pytest.raises(workflow.WorkflowError, match="cannot name a file"):
+        project.expand()
+    project.profile(notebook="gone.ipynb")
+    with pytest.raises(workflow.WorkflowError, match=r"no notebook .*gone\.ipynb"):
+        project.expand()
+    project.profile(colour="red")
+    with pytest.raises(workflow.WorkflowError, match=r"tiny\.colour"):
+        project.expand()
+    project.file.write_text("experiments: [", encoding="utf-8")
+    with pytest.raises(workflow.WorkflowError, match="not YAML"):
+        project.expand()
+    project.file.unlink()
+    with pytest.raises(workflow.WorkflowError, match="no experiments"):
+        project.expand()
+
+
+def test_unknown_requests(project):
+    with pytest.raises(workflow.WorkflowError, match="unknown experiment huge; known: tiny"):
+        project.expand(["huge"])
+    with pytest.raises(workflow.WorkflowError, match="tiny has no profile paper; it has smoke"):
+        workflow.expand(project.file, "paper", ["tiny"])
+    with pytest.raises(workflow.WorkflowError, match="expected one of smoke, laptop, paper"):
+        workflow.expand(project.file, "desktop")
+    assert workflow.expand(project.file, "paper") == []
+
+
+def test_a_notebook_needs_the_parameter_result(project):
+    write_notebook(project.root / "notebooks" / "tiny.ipynb", 'arm = "a"\n')
+    with pytest.raises(workflow.WorkflowError, match="no parameter 'result'"):
+        project.expand()
+
+
+# One run
+
+
+def test_execute_run_publishes_result_notebook_and_log(project):
+    project.profile(each={"arm": ["a"], "repeat": [4]})
+    (run,) = project.expand()
+    workflow.execute_run(run, project.root)
+    result = Result.load(run.result)
+    assert result.values("a", "m") == {4: 4.0}
+    assert result.provenance["run"]["id"] == "arm=a,repeat=4"
+    assert result.provenance["run"]["parameters"] == {"arm": "a", "repeat": 4}
+    executed = json.loads(run.executed.read_text())
+    assert any("injected-parameters" in cell["metadata"]["tags"] for cell in executed["cells"])
+    assert sorted(path.suffix for path in run.folder.iterdir()) == [".ipynb", ".json", ".log"]
+    assert workflow.is_current(run)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("bad", "RuntimeError: the loss is a banana"),
+        ("silent", "wrote no result"),
+        ("foreign", "expected a result of tiny, got other"),
+    ],
+)
+def test_a_failing_run_leaves_its_log_and_no_result(project, arm, message):
+    project.profile({"arm": arm})
+    (run,) = project.expand()
+    with pytest.raises(workflow.RunError, match=r"tiny all failed; its log: .*all\.log"):
+        workflow.execute_run(run, project.root)
+    assert message in run.log.read_text()
+    left = {path.name for path in run.folder.iterdir()}
+    assert left == {"all.log", "all.failed.ipynb"}
+
+
+# Stale results
+
+
+def test_changed_parameters_or_code_make_a_result_stale_and_prose_does_not(project, monkeypatch):
+    (run, _) = project.expand()
+    run.folder.mkdir(parents=True)
+    hashes = {"notebook_sha256": workflow.notebook_sha256(run.notebook)}
+
+    def save(**changed):
+        of_run = {"parameters": run.parameters, **hashes, **changed}
+        provenance = {"code_sha256": workflow.code_sha256(), "run": of_run}
+        Result("tiny", {}, provenance=provenance).save(run.result)
+
+    save()
+    assert workflow.is_current(run)
+    notebook = json.loads(run.notebook.read_text())
+    prose = {"cell_type": "markdown", "id": "x", "metadata": {}, "source": "words"}
+    notebook["cells"].append(prose)
+    run.notebook.write_text(json.dumps(notebook))
+    assert workflow.is_current(run)
+    save(parameters={"arm": "a", "seconds": 9})
+    assert not workflow.is_current(run)
+    save()
+    write_notebook(run.notebook, body=BODY + "x = 1\n")
+    assert not workflow.is_current(run)
+    write_notebook(run.notebook)
+    monkeypatch.setattr(workflow, "code_sha256", lambda: "another")
+    assert not workflow.is_current(run)
+    assert workflow.set_stale_aside([run]) == [run]
+    assert not run.result.exists()
+    assert (run.folder / "arm=a.json.stale").exists()
+
+
+def test_an_unreadable_result_is_set_aside(project):
+    (run, _) = project.expand()
+    run.folder.mkdir(parents=True)
+    run.result.write_text('{"schema": 1, "exper')
+    assert workflow.set_stale_aside([run]) == [run]
+
+
+# Snakemake
+
+
+def test_further_arguments_reach_snakemake_last():
+    extra = ["--executor", "slurm", "--jobs", "8"]
+    command = workflow.snakemake_command(PACKAGE, "paper", only=["a", "b"], cores=3, extra=extra)
+    assert command[-4:] == extra
+    assert command[command.index("--cores") + 1] == "3"
+    assert "profile=paper" in command and "only=a+b" in command
+
+
+def test_an_unknown_executor_is_refused_by_snakemake(project):
+    code, out, _ = project.reproduce("--", "--executor", "abacus")
+    assert code == 1
+    assert "abacus" in out
+    assert project.finished() == []
+
+
+def test_two_runs_at_a_time_finish_and_a_second_call_repeats_nothing(project):
+    project.profile({"seconds": 3.0}, {"arm": ["a", "b"]})
+    code, out, err = project.reproduce("--cores", "2")
+    assert code == 0, out + err
+    assert project.finished() == ["arm=a", "arm=b"]
+    assert "[2/2]" in out
+    (a_start, a_end), (b_start, b_end) = project.times("a0"), project.times("b0")
+    assert max(a_start, b_start) < min(a_end, b_end), "the runs did not overlap"
+    code, out, _ = project.reproduce("--cores", "2")
+    assert code == 0
+    assert "2 of 2 runs are finished" in out
+    assert len(project.times("a0")) == 2
+
+
+def test_a_failing_run_does_not_stop_the_others(project):
+    project.profile(each={"arm": ["bad", "a"]})
+    code, _, err = project.reproduce()
+    assert code == 1
+    assert "failed: tiny arm=bad; log:" in err
+    assert project.finished() == ["arm=a"]
+
+
+def test_a_changed_parameter_runs_again_unless_stale_ones_are_kept(project):
+    project.profile(each={"arm": ["a"]})
+    assert project.reproduce()[0] == 0
+    project.profile({"limit": 5}, {"arm": ["a"]})
+    code, out, _ = project.reproduce("--keep-stale")
+    assert code == 0 and "1 of 1 runs are finished" in out
+    code, out, _ = project.reproduce()
+    assert code == 0 and "stale, runs again: tiny arm=a" in out
+    assert len(project.times("a0")) == 4
+
+
+@pytest.mark.parametrize("victim", ["all", "driver"])
+def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
+    project.profile({"seconds": 1.5}, {"repeat": [0, 1, 2]})
+    process = project.start()
+    project.wait_for(lambda: len(project.finished()) == 1)
+    first = project.finished()[0]
+    before = (project.runs / f"{first}.json").stat().st_ino  # Snakemake touches the time
+    # In the middle of the next one.
+    done = int(first[-1])
+    project.wait_for(lambda: any(len(project.times(f"a{r}")) == 1 for r in {0, 1, 2} - {done}))
+    targets = project.workers() if victim == "all" else [process.pid]
+    for target in targets:
+        os.kill(target, signal.SIGKILL)
+    process.communicate(timeout=10)
+    for path in project.runs.glob("*.json"):
+        Result.load(path)  # whatever exists is complete
+    code, out, err = project.reproduce()
+    assert code == 0, out + err
+    assert len(project.finished()) == 3
+    assert (project.runs / f"{first}.json").stat().st_ino == before
+    assert len(project.times(f"a{done}")) == 2
+    assert not list(project.runs.glob(".*"))
+
+
+def test_an_interrupt_stops_the_workers_and_keeps_what_is_finished(project):
+    project.profile({"seconds": 20.0}, {"arm": ["a", "b"]})
+    process = project.start("--cores", "2")
+    project.wait_for(lambda: project.times("a0") and project.times("b0"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "The same command goes on" in err
+    project.wait_for(lambda: not project.workers(), 10)
+    assert project.finished() == []
+
+
+def test_a_second_process_is_refused_while_the_first_works(project):
+    project.profile({"seconds": 20.0}, {"arm": ["a"]})
+    first = project.start()
+    project.wait_for(lambda: project.times("a0"))
+    code, _, err = project.reproduce()
+    assert code == 2
+    assert f"another process ({first.pid})" in err
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=30)
+
+
+# Collecting
+
+
+def test_collect_orders_runs_naturally_and_names_what_is_missing(tmp_path):
+    for repeat in (10, 9):
+        records = [{"arm": "a", "repeat": repeat, "metric": "m", "value": 1.0}]
+        path = tmp_path / "laptop" / "tiny" / f"repeat={repeat}.json"
+        Result("tiny", {}, records, provenance={"code_sha256": "c"}).save(path)
+    (tmp_path / "laptop" / "tiny" / "repeat=8.json.stale").write_text("old")
+    merged = workflow.collect(tmp_path / "laptop")["tiny"]
+    assert [record["repeat"] for record in merged.records] == [9, 10]
+    assert merged.provenance["profile"] == "laptop"
+    with pytest.raises(workflow.WorkflowError, match="no finished runs of huge"):
+        workflow.collect(tmp_path / "laptop", only=["huge"])
+    with pytest.raises(workflow.WorkflowError, match="no finished runs of any experiment"):
+        workflow.collect(tmp_path / "paper")
