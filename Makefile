@@ -6,8 +6,6 @@ PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python
 BIN := .venv/bin
 STEP := scripts/step
 READY := .venv/.ready
-# Tests do not reach the network. (A Jupyter kernel is talked to by ZeroMQ, which this leaves alone.)
-PYTEST := python -m pytest --disable-socket --allow-unix-socket
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # CORES runs at once, one thread each; the matrices are too small to gain from more
@@ -45,8 +43,7 @@ reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
 	@$(MAKE) --no-print-directory lint notebooks
 	@$(STEP) "book, from nothing" python scripts/build_book.py --clean
-	@$(STEP) "tests and docstring examples" \
-		$(PYTEST) --doctest-modules tests mtlbook
+	@$(STEP) "tests and docstring examples" python -m pytest --doctest-modules tests mtlbook
 
 lint: $(READY)
 	@$(STEP) "ruff check" ruff check .
@@ -54,7 +51,7 @@ lint: $(READY)
 
 notebooks: $(READY)
 	@$(STEP) "notebooks give their committed outputs" \
-		$(PYTEST) --nbval --nbval-current-env notebooks
+		python -m pytest --nbval --nbval-current-env notebooks
 
 book: $(READY)  ## the book, with executed cells cached
 	@$(STEP) "book" python scripts/build_book.py

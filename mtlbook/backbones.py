@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import torch
 from torch import nn
 
 from mtlbook.layers import MaxPool2d, TaskConv2d, TaskLinear, TaskNetwork
@@ -111,4 +110,4 @@ def _with_head(trunk, features, outputs, shared, seed, std) -> TaskNetwork:
         raise ValueError(f"outputs: expected one width for a shared head, got {list(outputs)}")
     widths = outputs[0] if len(set(outputs)) == 1 else list(outputs)
     network = TaskNetwork(trunk, TaskLinear(copies, features, widths))
-    return network.reset(std=std, generator=torch.Generator().manual_seed(seed))
+    return network.reset(std=std, seed=seed)

@@ -14,7 +14,7 @@ from mtlbook import __version__
 
 EPILOG = """\
 exit codes: 0 success; 1 a committed verdict no longer follows, a run failed, or a data set is
-missing or wrong; 2 a mistake in the request or in a file; 130 interrupted (finished runs are kept)"""
+missing or wrong; 2 a mistake in the request or in a file; 130 interrupted (finished runs stay)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -318,8 +318,10 @@ def _audit(options: argparse.Namespace) -> int:
         raise ValueError("--write: commits verdicts on data/results; not together with --results")
     results = load_results(options.results or root / "data" / "results")
     rows = audit(root / "data" / "claims", results)
-    show = {"table": report.table, "json": report.to_json, "page": report.markdown}
-    print(show[options.format](rows))
+    if options.format == "page":
+        print(report.markdown(rows=rows))
+    else:
+        print(report.to_json(rows) if options.format == "json" else report.table(rows))
     verdicts = root / "data" / "verdicts.json"
     if options.write:
         write_verdicts(rows, verdicts)

@@ -42,8 +42,7 @@ class TaskLayer(nn.Module):
         that is left is ``0.88 std``.
         """
         with torch.no_grad():
-            # One draw a task: a network of its own is drawn alike, however many there are.
-            for w in self.weight:
+            for w in self.weight:  # task by task: the first tasks do not depend on how many follow
                 nn.init.trunc_normal_(w, std=std, a=-2 * std, b=2 * std, generator=generator)
             self.bias.zero_()
 
@@ -214,8 +213,12 @@ class TaskNetwork(nn.Module):
         features = self.features(inputs)
         return features.like(self.head(features.padded), self.head.widths)
 
-    def reset(self, *, std: float, generator: torch.Generator) -> TaskNetwork:
-        """Draw all weights anew; see :meth:`TaskLayer.reset`."""
-        for layer in self.task_layers.values():
-            layer.reset(std=std, generator=generator)
+    def reset(self, *, std: float, seed: int) -> TaskNetwork:
+        """Draw all weights anew; see :meth:`TaskLayer.reset`.
+
+        Every layer has a generator of its own, so that networks which differ in one layer (or
+        share one) agree in the others.
+        """
+        for i, layer in enumerate(self.task_layers.values()):
+            layer.reset(std=std, generator=torch.Generator().manual_seed(1000 * seed + i))
         return self

@@ -131,8 +131,9 @@ def uncoupled_norm(w: Tensor) -> Tensor:
     Tensor, scalar
         With sub-gradient 0 for a task that is zero.
     """
-    # torch.linalg.vector_norm has sub-gradient 0 at 0 and scales, so that squares never overflow.
-    return torch.linalg.vector_norm(unfold(w, -1), dim=1).sum()
+    # vector_norm has sub-gradient 0 at 0; in float64 the squares of float32 never overflow.
+    rows = unfold(w, -1)
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).sum().to(w.dtype)
 
 
 def alignment(w: Tensor) -> Tensor:
@@ -160,6 +161,10 @@ def singular_value_threshold(matrix: Tensor, threshold: float | Tensor) -> Tenso
     matrix : Tensor, shape ``(..., m, n)``
     threshold : float, non-negative
     """
+    if isinstance(threshold, float | int) and threshold < 0:
+        raise ValueError(f"threshold: expected a number >= 0, got {threshold}")
+    if matrix.numel() == 0:
+        return matrix
     x = matrix.double()
     values, vectors = torch.linalg.eigh(_gram(x))
     s = values.clamp(min=0).sqrt()
@@ -231,7 +236,7 @@ def _keep(s: Tensor) -> Tensor:
     """Which singular values, taken from a float64 Gram matrix, rounding cannot have made."""
     # A Gram matrix carries squares: what rounding leaves of a zero is sqrt(eps), not eps.
     level = (s.shape[-1] * torch.finfo(torch.float64).eps) ** 0.5
-    return s > level * s.amax(-1, keepdim=True)
+    return ~(s <= level * s.amax(-1, keepdim=True))  # so that NaN stays NaN
 
 
 def _by_gram(matrix: Tensor, want_gradient: bool) -> tuple[Tensor, Tensor | None]:

@@ -55,8 +55,9 @@ class Relation:
 
 def cosine_relation(vectors: Tensor, names: Sequence[str] = ()) -> Relation:
     """Cosines of T vectors, shape ``(T, d)``; a zero vector is related to itself alone."""
-    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    # in float64, in which the squares of float32 neither overflow nor vanish
+    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True, dtype=torch.float64)
     unit = vectors / torch.where(length > 0, length, 1)
-    matrix = unit @ unit.mT
+    matrix = (unit @ unit.mT).to(vectors.dtype)
     matrix = matrix - torch.diag(matrix.diagonal()) + torch.eye(len(matrix)).to(matrix)
     return Relation(matrix, "cosine of the tasks' parameters, -1 to 1", names)

@@ -44,6 +44,11 @@ class Task:
                 f"targets: expected one for each of {len(self.inputs)} inputs of task "
                 f"{self.name!r}, got {len(self.targets)}"
             )
+        if self.loss != "cross_entropy" and self.targets.ndim != 2:
+            raise ValueError(
+                f"targets: expected shape (n, k) with loss {self.loss!r}, got "
+                f"{tuple(self.targets.shape)}"
+            )
         if (self.classes is None) == (self.loss == "cross_entropy"):
             raise ValueError(
                 f"classes: expected a number with loss 'cross_entropy' and None with any other, "

@@ -40,7 +40,8 @@ def unfold(x: Tensor, mode: int) -> Tensor:
             [3, 4, 5]])
     """
     mode = _axis(x.ndim, mode)
-    return x.movedim(mode, 0).reshape(x.shape[mode], prod(x.shape) // max(x.shape[mode], 1))
+    rest = prod(size for axis, size in enumerate(x.shape) if axis != mode)
+    return x.movedim(mode, 0).reshape(x.shape[mode], rest)
 
 
 def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:

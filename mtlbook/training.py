@@ -57,7 +57,7 @@ class TaskLoss:
         if not (one_tensor and len(set(self.kinds)) == 1):
             return torch.stack(
                 [
-                    _pointwise(kind, out[:, None], y[:, None]).mean()
+                    _pointwise(kind, out[:, None], _own(out, y)[:, None]).mean()
                     for kind, out, y in zip(self.kinds, outputs, targets, strict=True)
                 ]
             )
@@ -70,6 +70,11 @@ class TaskLoss:
         if targets.lengths is None:
             return each.mean(1)
         return (each * targets.mask).sum(1) / targets.mask.sum(1)
+
+
+def _own(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The targets without what :func:`padded_targets` has added."""
+    return targets[..., : outputs.shape[-1]] if targets.ndim == outputs.ndim else targets
 
 
 def _pointwise(kind: str, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -233,6 +238,9 @@ def fit(
         raise ValueError(f"steps: expected at least 1, got {steps}")
     if len(method.tasks) != len(train):
         raise ValueError(f"train: expected {len(method.tasks)} tasks, got {len(train)}")
+    if not all(len(task) for task in train):
+        empty = [task.name for task in train if not len(task)]
+        raise ValueError(f"train: expected samples in every task, got none in {empty}")
     device = pick_device(device)
     method.to(device).train()
     batches = Batches(train, batch_size=batch_size, steps=steps, seed=seed, device=device)
@@ -248,23 +256,29 @@ def fit(
             seen = {"step": done} | (probe(method) if probe else {})
             if validation is not None:
                 seen["validation"] = evaluate(method, validation).mean
-                method.train()
             history.probes.append(seen)
 
     look(0)
     for i in range(steps):
-        losses[i], penalties[i] = step(method, loss, optim, *batches[i])
-        if (i + 1) % method.update_every == 0:
-            method.update()
+        try:
+            losses[i], penalties[i] = step(method, loss, optim, *batches[i])
+            if (i + 1) % method.update_every == 0:
+                method.update()
+        except torch.linalg.LinAlgError as error:  # decompositions refuse weights that are NaN
+            raise _diverged(i + 1, "weights that LAPACK refuses") from error
         look(i + 1)
         report(i + 1)
     history.loss, history.penalty = losses.cpu(), penalties.cpu()
     if not bool(history.loss[-1].isfinite().all()):
-        raise FloatingPointError(
-            f"loss: expected finite values, got {history.loss[-1].mean():g} at step {steps}; "
-            "a smaller step size or a weaker penalty may help"
-        )
+        raise _diverged(steps, f"{history.loss[-1].mean():g}")
     return history
+
+
+def _diverged(steps: int, found: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"loss: expected finite values, got {found} at step {steps}; "
+        "a smaller step size or a weaker penalty may help"
+    )
 
 
 @dataclass(frozen=True)
@@ -305,7 +319,7 @@ def evaluate(method: Method, test: TaskSet, *, chunk: int = 64) -> Scores:
     chunk : int
         Samples of each task at a time (bounds the memory).
     """
-    device = next(method.parameters()).device
+    device, was_training = next(method.parameters()).device, method.training
     method.eval()
     longest = max(len(task) for task in test)
     hits = torch.zeros(len(test), device=device)
@@ -323,6 +337,7 @@ def evaluate(method: Method, test: TaskSet, *, chunk: int = 64) -> Scores:
             each = _pointwise(task.loss, out[:, None], task.targets[:, None]).flatten(1).mean(1)
             loss_sums[t] += (each * keep[t]).sum()
             hits[t] += (_score(task.loss, out, task.targets) * keep[t]).sum()
+    method.train(was_training)
     kinds = {task.loss for task in test}
     if len(kinds) != 1:
         raise ValueError(f"test: expected tasks of one kind of loss to score, got {kinds}")

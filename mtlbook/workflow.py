@@ -428,14 +428,18 @@ def _runs(root: Path, name: str, experiment: Experiment, profile: str) -> Iterat
         raise WorkflowError(f"{name}: notebook {experiment.notebook} has no parameter 'result'")
     given = {"data": experiment.data} if experiment.data and "data" in defaults else {}
     skip = _missing_data(name, experiment.data) if experiment.data else None
+    taken: set[str] = set()
     for values in itertools.product(*chosen.each.values()):
         varied = dict(zip(chosen.each, values, strict=True))
         parameters = {**given, **chosen.parameters, **varied}
         for parameter, value in parameters.items():
             _check_parameter(name, parameter, value, defaults)
-        run = ",".join(f"{k}={v}" for k, v in varied.items()) or "all"
-        if not re.fullmatch(r"[\w.=,+-]+", run):
-            raise WorkflowError(f"{name}.{profile}.each: values {run!r} cannot name a file")
+        spelt = {k: "+".join(map(str, v)) if type(v) is list else v for k, v in varied.items()}
+        run = ",".join(f"{k}={v}" for k, v in spelt.items()) or "all"
+        run = re.sub(r"[^\w.=,+-]+", "-", run)  # the id names files
+        if run in taken:
+            raise WorkflowError(f"{name}.{profile}.each: two runs would be named {run!r}")
+        taken.add(run)
         folder = root / "runs" / profile / name
         yield Run(profile, name, run, notebook, parameters, folder, skip)
 

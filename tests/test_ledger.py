@@ -1,5 +1,6 @@
 """The ledger: result files, claims, rules, verdicts and their committed form."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ STAND_IN = {"name": "glyphs", "tier": "embedded", "stand_in_for": "Omniglot", "s
 
 def result_of(values, data=REAL, experiment="e"):
     """``{(arm, metric): [value of repeat 0, 1, ...]}`` -> Result."""
-    result = Result(experiment, {}, data=dict(data), provenance={"code_sha256": "c"})
+    result = Result(experiment, {}, data=dict(data), provenance={"code": {"norms.py": "c"}})
     for (arm, metric), of_repeats in values.items():
         for repeat, value in enumerate(of_repeats):
             result.add(arm=arm, metric=metric, value=value, repeat=repeat)
@@ -31,8 +32,8 @@ def rule_of(**content):
     return TypeAdapter(rules.Rule).validate_python(content)
 
 
-def judge(result, printed=rules.Printed(), **rule):
-    return rule_of(**rule).judge(result.values, printed)
+def judge(result, printed=None, **rule):
+    return rule_of(**rule).judge(result.values, printed or rules.Printed())
 
 
 # Result files
@@ -57,7 +58,8 @@ def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
     result = Result.begin("e", {}, REAL)
     path = result.save(tmp_path / "r.json")
     provenance = result.provenance
-    assert provenance["code_sha256"] == results.code_sha256()
+    assert provenance["code"] == results.code_hashes()
+    assert results.code_is_current(provenance)
     assert {"torch", "numpy"} <= set(provenance["packages"])
     assert provenance["device"] == "cpu"
     assert provenance["wall_seconds"] >= 0
@@ -90,7 +92,7 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_values_have_to_be_finite_and_json():
     result = Result("e", {})
-    with pytest.raises(ValueError, match="value of laf m in repeat 3.*diverge"):
+    with pytest.raises(ValueError, match=r"value of laf m in repeat 3.*diverge"):
         result.add(arm="laf", metric="m", value=float("nan"), repeat=3)
     with pytest.raises(ValueError, match=r"per_task\[1\]"):
         result.add(arm="laf", metric="m", value=1, per_task=[0, float("inf")])
@@ -139,6 +141,17 @@ def test_source_without_what_cannot_change_a_number():
     assert results.essential_source(source.replace("math", "os")) != expected
 
 
+def test_code_hashes_are_of_the_imported_numerical_modules():
+    importlib.import_module("mtlbook.norms")
+    found = results.code_hashes()
+    assert "norms.py" in found
+    assert not any(name.startswith("ledger/") or "__init__" in name for name in found)
+    assert results.code_is_current({"code": found})
+    assert not results.code_is_current({"code": {**found, "norms.py": "other"}})
+    assert not results.code_is_current({"code": {"gone.py": "other"}})
+    assert not results.code_is_current({})
+
+
 def test_notebook_hash_ignores_prose_and_outputs(tmp_path):
     path = tmp_path / "n.ipynb"
 
@@ -165,7 +178,7 @@ def run_result(arm, repeat, code="c", sha256="1", gamma=0.1):
         data=REAL | {"sha256": sha256},
         settings={"gamma": gamma, "lr": 0.05},
         curves={"loss": [1, 2]},
-        provenance={"code_sha256": code, "wall_seconds": repeat, "run": {"id": "x"}},
+        provenance={"code": {"norms.py": code}, "wall_seconds": repeat, "run": {"id": "x"}},
     )
     result.add(arm=arm, metric="m", value=repeat, repeat=repeat)
     return result
@@ -184,18 +197,25 @@ def test_merge_keeps_all_records_and_collapses_the_rest(tmp_path):
     assert merged.curves["b,0"] == {"loss": [1, 2]}
     (entry,) = merged.provenance["runs"]
     assert entry["of"]["a,1"] == {"wall_seconds": 1}
-    assert results.code_hashes(merged) == {"c"}
+    assert entry["code"] == {"norms.py": "c"}
     assert Result.load(merged.save(tmp_path / "e.json")).records == merged.records
 
 
 def test_merge_refuses_mixtures_unless_allowed():
-    for other in (run_result("b", 0, code="d"), run_result("b", 0, sha256="2")):
+    for other, what in (
+        (run_result("b", 0, code="d"), "norms.py"),
+        (run_result("b", 0, sha256="2"), "data"),
+    ):
         runs = {"a": run_result("a", 0), "b": other}
-        with pytest.raises(ResultError, match="mix 2 different (code|data) hashes"):
+        with pytest.raises(ResultError, match=f"runs of e mix versions of {what};"):
             merge(runs)
         merged = merge(runs, allow_mixed=True)
-        assert merged.provenance["mixed"] is True
+        assert merged.provenance["mixed"] == [what]
         assert len(merged.records) == 2
+    # A run that needed one module more is no mixture.
+    more = run_result("b", 0)
+    more.provenance["code"]["priors.py"] = "p"
+    assert "mixed" not in merge({"a": run_result("a", 0), "b": more}).provenance
 
 
 def test_merge_refuses_doubles_and_strangers():
@@ -444,7 +464,7 @@ def test_statements_from_memory_and_of_our_own_are_marked():
 def test_points_of_a_curve_come_from_the_csv(tmp_path):
     write_claims(tmp_path, claim_of(known="digitised", rule=CURVE))
     (claim,) = claims.load(tmp_path / "p.yaml").claims
-    with pytest.raises(claims.ClaimError, match="f.csv: cannot be read"):
+    with pytest.raises(claims.ClaimError, match=r"f\.csv: cannot be read"):
         claim.resolve_printed(tmp_path / "printed")
     csv = "quantity,method,iteration,digitised\nm,A,5,.5\nm,B,5,9\nm,A,25,.25\n"
     (tmp_path / "printed" / "f.csv").write_text(csv)

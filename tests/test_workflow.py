@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from mtlbook import datasets, workflow
+from mtlbook.ledger import results
 from mtlbook.ledger.results import Result
 
 PACKAGE = Path(workflow.__file__).resolve().parents[1]
@@ -33,7 +34,7 @@ result = ""
 BODY = """\
 import time
 from pathlib import Path
-from mtlbook.ledger.results import Result, code_sha256
+from mtlbook.ledger.results import Result, code_hashes
 
 Path("counts").mkdir(exist_ok=True)
 with open(f"counts/{arm}{repeat}", "a") as stream:
@@ -49,7 +50,7 @@ if result and arm != "silent":
         parameters={"arm": arm},
         records=[{"arm": arm, "repeat": repeat, "metric": "m", "value": float(repeat)}],
         data={"name": data, "tier": "embedded", "stand_in_for": None, "sha256": "0"},
-        provenance={"code_sha256": code_sha256()},
+        provenance={"code": code_hashes()},
     ).save(result)
 """
 
@@ -126,9 +127,11 @@ class Project:
     def finished(self):
         return sorted(path.stem for path in self.runs.glob("*.json"))
 
-    def wait_for(self, condition, seconds=60):
+    def wait_for(self, condition, process, seconds=60):
+        """Wait until the condition holds, while the process lives."""
         end = time.monotonic() + seconds
         while not condition():
+            assert process.poll() is None, process.communicate()
             assert time.monotonic() < end, "waited in vain"
             time.sleep(0.02)
 
@@ -145,6 +148,10 @@ class Project:
         return found
 
 
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="finds the workers in /proc"
+)
+
 # What the file asks for
 
 
@@ -156,6 +163,13 @@ def test_expand_lists_the_product_in_order(project):
     assert runs[1].parameters == {"seconds": 0.5, "arm": "b", "repeat": 1}
     assert runs[1].result == project.runs / "arm=b,repeat=1.json"
     assert all(run.skip is None for run in runs)
+
+
+def test_ids_name_files(project):
+    project.profile(each={"arm": ["adam, step 0.1", "../up"]})
+    assert [run.id for run in project.expand()] == ["arm=adam,-step-0.1", "arm=..-up"]
+    project.profile(each={"layers": [["conv1"], ["conv1", "fc1"]]})
+    assert [run.id for run in project.expand()] == ["layers=conv1", "layers=conv1+fc1"]
 
 
 def test_expand_without_each_is_one_run(project):
@@ -211,8 +225,8 @@ def test_mistakes_in_the_file(project):
     project.profile({"arm": "a"}, {"arm": ["a", "b"]})
     with pytest.raises(workflow.WorkflowError, match="both fixed and varied: arm"):
         project.expand()
-    project.profile(each={"arm": ["a/b"]})
-    with pytest.raises(workflow.WorkflowError, match="cannot name a file"):
+    project.profile(each={"arm": ["a/b", "a b"]})
+    with pytest.raises(workflow.WorkflowError, match="two runs would be named 'arm=a-b'"):
         project.expand()
     project.profile(notebook="gone.ipynb")
     with pytest.raises(workflow.WorkflowError, match=r"no notebook .*gone\.ipynb"):
@@ -289,7 +303,7 @@ def test_changed_parameters_or_code_make_a_result_stale_and_prose_does_not(proje
 
     def save(**changed):
         of_run = {"parameters": run.parameters, **hashes, **changed}
-        provenance = {"code_sha256": workflow.code_sha256(), "run": of_run}
+        provenance = {"code": {"norms.py": results._code_hash("norms.py")}, "run": of_run}
         Result("tiny", {}, provenance=provenance).save(run.result)
 
     save()
@@ -305,7 +319,7 @@ def test_changed_parameters_or_code_make_a_result_stale_and_prose_does_not(proje
     write_notebook(run.notebook, body=BODY + "x = 1\n")
     assert not workflow.is_current(run)
     write_notebook(run.notebook)
-    monkeypatch.setattr(workflow, "code_sha256", lambda: "another")
+    monkeypatch.setattr(results, "_code_hash", lambda name: "another")
     assert not workflow.is_current(run)
     assert workflow.set_stale_aside([run]) == [run]
     assert not run.result.exists()
@@ -370,16 +384,18 @@ def test_a_changed_parameter_runs_again_unless_stale_ones_are_kept(project):
     assert len(project.times("a0")) == 4
 
 
+@needs_proc
 @pytest.mark.parametrize("victim", ["all", "driver"])
 def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
     project.profile({"seconds": 1.5}, {"repeat": [0, 1, 2]})
     process = project.start()
-    project.wait_for(lambda: len(project.finished()) == 1)
+    project.wait_for(lambda: len(project.finished()) == 1, process)
     first = project.finished()[0]
     before = (project.runs / f"{first}.json").stat().st_ino  # Snakemake touches the time
     # In the middle of the next one.
     done = int(first[-1])
-    project.wait_for(lambda: any(len(project.times(f"a{r}")) == 1 for r in {0, 1, 2} - {done}))
+    others = {0, 1, 2} - {done}
+    project.wait_for(lambda: any(len(project.times(f"a{r}")) == 1 for r in others), process)
     targets = project.workers() if victim == "all" else [process.pid]
     for target in targets:
         os.kill(target, signal.SIGKILL)
@@ -394,22 +410,24 @@ def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
     assert not list(project.runs.glob(".*"))
 
 
+@needs_proc
 def test_an_interrupt_stops_the_workers_and_keeps_what_is_finished(project):
     project.profile({"seconds": 20.0}, {"arm": ["a", "b"]})
     process = project.start("--cores", "2")
-    project.wait_for(lambda: project.times("a0") and project.times("b0"))
+    project.wait_for(lambda: project.times("a0") and project.times("b0"), process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "The same command goes on" in err
-    project.wait_for(lambda: not project.workers(), 10)
+    time.sleep(2)  # kernels notice that they are alone
+    assert project.workers() == []
     assert project.finished() == []
 
 
 def test_a_second_process_is_refused_while_the_first_works(project):
     project.profile({"seconds": 20.0}, {"arm": ["a"]})
     first = project.start()
-    project.wait_for(lambda: project.times("a0"))
+    project.wait_for(lambda: project.times("a0"), first)
     code, _, err = project.reproduce()
     assert code == 2
     assert f"another process ({first.pid})" in err
@@ -424,7 +442,7 @@ def test_collect_orders_runs_naturally_and_names_what_is_missing(tmp_path):
     for repeat in (10, 9):
         records = [{"arm": "a", "repeat": repeat, "metric": "m", "value": 1.0}]
         path = tmp_path / "laptop" / "tiny" / f"repeat={repeat}.json"
-        Result("tiny", {}, records, provenance={"code_sha256": "c"}).save(path)
+        Result("tiny", {}, records, provenance={"code": {}}).save(path)
     (tmp_path / "laptop" / "tiny" / "repeat=8.json.stale").write_text("old")
     merged = workflow.collect(tmp_path / "laptop")["tiny"]
     assert [record["repeat"] for record in merged.records] == [9, 10]

@@ -91,7 +91,8 @@ class Claim(BaseModel):
             margin = printed_margin((float(a), float(b)), self.printed_n)
         points = {}
         if isinstance(self.rule, CurveRule):
-            points = _read_points(folder / self.rule.points.file, self.rule.points)
+            of = self.rule.points
+            points = printed_points(folder / of.file, of.quantity, of.method)
         return Printed(self.printed, margin, points)
 
 
@@ -143,8 +144,9 @@ def load_all(folder: str | os.PathLike) -> list[Claims]:
     return [load(path) for path in sorted(Path(folder).glob("*.yaml"))]
 
 
-def _read_points(path: Path, points) -> dict[int, float]:
-    """Read the rows of one curve from a CSV file: iteration to value."""
+def printed_points(path: str | os.PathLike, quantity: str, method: str) -> dict[int, float]:
+    """Return one curve of a CSV file in ``data/claims/printed``: iteration to digitised value."""
+    path = Path(path)
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
@@ -153,11 +155,11 @@ def _read_points(path: Path, points) -> dict[int, float]:
     found = {
         int(row["iteration"]): float(row["digitised"])
         for row in rows
-        if (row["quantity"], row["method"]) == (points.quantity, points.method)
+        if (row["quantity"], row["method"]) == (quantity, method)
     }
     if len(found) < 2:
         raise ClaimError(
-            f"{path}: expected at least 2 rows of quantity {points.quantity!r} and method "
-            f"{points.method!r}, got {len(found)}"
+            f"{path}: expected at least 2 rows of quantity {quantity!r} and method {method!r}, "
+            f"got {len(found)}"
         )
     return found

@@ -103,6 +103,7 @@ class Result:
             First entries of ``settings``.
         """
         described = describe_data(data)
+        code_hashes()  # pins the hashes of what is loaded now, should a file change meanwhile
         for name, split in (splits or {}).items():
             described[name] = sum(len(task) for task in split)
         return cls(
@@ -234,7 +235,7 @@ def merge(
     profile : str, optional
         Kept in the provenance.
     allow_mixed : bool
-        Accept runs of different code or data; the result then says ``"mixed": true``.
+        Accept runs of different code or data; the result then names them in ``"mixed"``.
 
     Returns
     -------
@@ -255,18 +256,11 @@ def merge(
     experiments = sorted({r.experiment for r in results})
     if len(experiments) > 1:
         raise ResultError(f"runs: expected one experiment, got {', '.join(experiments)}")
-    mixed = []
-    for what, found in (
-        ("data", {r.data.get("sha256") for r in results}),
-        ("code", {r.provenance.get("code_sha256") for r in results}),
-        ("notebook", {r.provenance.get("run", {}).get("notebook_sha256") for r in results}),
-    ):
-        if len(found) > 1:
-            mixed.append(f"{len(found)} different {what} hashes")
+    mixed = _mixed(results)
     if mixed and not allow_mixed:
         raise ResultError(
-            f"runs of {experiments[0]} mix {' and '.join(mixed)}; run them again with one version, "
-            "or allow the mixture explicitly (--allow-mixed)"
+            f"runs of {experiments[0]} mix versions of {', '.join(mixed)}; run them again with "
+            "one, or allow the mixture explicitly (--allow-mixed)"
         )
     seen: dict[tuple, str] = {}
     records = []
@@ -282,7 +276,7 @@ def merge(
             records.append(r)
     provenance: dict[str, Any] = {"profile": profile} if profile else {}
     if mixed:
-        provenance["mixed"] = True
+        provenance["mixed"] = mixed
     provenance["runs"] = _collapse_provenance(runs)
     return Result(
         experiment=experiments[0],
@@ -354,8 +348,10 @@ def code_hashes() -> dict[str, str]:
 
 
 def code_is_current(provenance: Mapping[str, Any]) -> bool:
-    """Whether the modules that a run used are, but for prose, still what they were."""
-    return all(_code_hash(name) == found for name, found in provenance.get("code", {}).items())
+    """Whether the modules that a run used are known and, but for prose, still what they were."""
+    return "code" in provenance and all(
+        _code_hash(name) == found for name, found in provenance["code"].items()
+    )
 
 
 @functools.cache
@@ -432,6 +428,17 @@ def _distinct(dictionaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 values.append(d.get(name))
         joined[name] = values[0] if len(values) == 1 else values
     return joined
+
+
+def _mixed(results: Sequence[Result]) -> list[str]:
+    """Name what has several versions among runs: the data, the notebook, files of the package."""
+    versions: dict[str, set] = {"data": set(), "notebook": set()}
+    for result in results:
+        versions["data"].add(result.data.get("sha256"))
+        versions["notebook"].add(result.provenance.get("run", {}).get("notebook_sha256"))
+        for name, version in result.provenance.get("code", {}).items():
+            versions.setdefault(name, set()).add(version)
+    return [name for name, found in versions.items() if len(found) > 1]
 
 
 def _by_run(dictionaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class STL(NetworkMethod):
         self.weight_decay = weight_decay
 
     def penalty(self) -> Tensor:
-        if not self.weight_decay:
+        if not self.weight_decay or not self.layers:
             return super().penalty()
         squares = sum(layer.weight.square().sum() for layer in self.regularised.values())
         return 0.5 * self.weight_decay * squares

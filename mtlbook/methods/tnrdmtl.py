@@ -102,6 +102,8 @@ class TNRDMTL(NetworkMethod):
         self.proximal, self.step_size = proximal, step_size
         if stl is not None:
             self.network.load_state_dict(stl.network.state_dict())
+        if isinstance(gamma, Mapping) and set(gamma) != set(self.layers):
+            raise ValueError(f"gamma: expected layers {self.layers}, got {tuple(gamma)}")
         for name, norms in self.norms().items():
             weights = gamma[name] if isinstance(gamma, Mapping) else gamma
             weights = [float(g) for g in weights] if isinstance(weights, Sequence) else [weights]

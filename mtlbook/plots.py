@@ -1,0 +1,251 @@
+"""Pictures that several pages of the book share (matplotlib).
+
+Every function draws into ``ax`` (the current axes where none is given) and returns it. Colours are
+those of Okabe and Ito, which colour-blind readers can tell apart; sizes are made for a column of
+700 pixels and still read on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from mtlbook.ledger.statistics import Interval
+from mtlbook.relations import Relation
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = PALETTE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+GREY = "#767676"
+
+#: Arm of an experiment -> its name in text, its colour.
+ARMS = {
+    "stl": ("STL", BLACK),
+    "laf": ("LAF", BLUE),
+    "tucker": ("Tucker", RED),
+    "tt": ("TT", GREEN),
+    "laf-tuned": ("LAF, tuned", BLUE),
+    "tucker-tuned": ("Tucker, tuned", RED),
+    "tt-tuned": ("TT, tuned", GREEN),
+    "uncoupled-tuned": ("uncoupled, tuned", ORANGE),
+    "weight-decay-tuned": ("weight decay, tuned", PINK),
+    "proximal-tuned": ("proximal LAF, tuned", SKY),
+    "hard-sharing": ("hard sharing", GREY),
+}
+
+
+def arm_name(arm: str) -> str:
+    """The arm's name in text; an arm without one keeps its own."""
+    return ARMS.get(arm, (arm, GREY))[0]
+
+
+def arm_colour(arm: str) -> str:
+    """The arm's colour, the same on all pages; grey where it has none."""
+    return ARMS.get(arm, (arm, GREY))[1]
+
+
+def use_style() -> None:
+    """Set the book's look: 6 inches wide, 11 points, light grid, no frame at top and right."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6, 3.4),
+            "figure.dpi": 130,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK]),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E5E5E5",
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+        }
+    )
+
+
+def hinton(
+    matrix: ArrayLike,
+    *,
+    names: Sequence[str] = (),
+    limit: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Hinton diagram: the area of a square is the size of an entry, blue positive, orange negative.
+
+    Parameters
+    ----------
+    matrix : array_like, shape ``(m, n)``
+    names : sequence of str, optional
+        Of the rows, and of the columns where the matrix is square.
+    limit : float, optional
+        The size that fills a cell; by default the largest entry.
+    ax : Axes, optional
+    """
+    ax = ax or plt.gca()
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.ndim != 2:
+        raise ValueError(f"matrix: expected shape (m, n), got {matrix.shape}")
+    rows, columns = matrix.shape
+    limit = limit or float(np.abs(matrix).max()) or 1.0
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
+    ax.grid(False)
+    for (i, j), value in np.ndenumerate(matrix):
+        side = 0.95 * np.sqrt(min(abs(value) / limit, 1))
+        colour = BLUE if value > 0 else ORANGE
+        ax.add_patch(plt.Rectangle((j - side / 2, i - side / 2), side, side, color=colour, lw=0))
+    _name_cells(ax, names, rows, columns)
+    return ax
+
+
+def relation_heatmap(
+    relation: Relation, *, limit: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Heat map of a relation, its meaning beside the colour bar.
+
+    Parameters
+    ----------
+    relation : Relation
+    limit : float, optional
+        Colours run from ``-limit`` to ``limit``; by default the largest entry.
+    ax : Axes, optional
+    """
+    ax = ax or plt.gca()
+    matrix = relation.matrix.detach().cpu().numpy()
+    limit = limit or float(np.abs(matrix).max()) or 1.0
+    image = ax.imshow(matrix, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    ax.figure.colorbar(image, ax=ax, label=relation.meaning, shrink=0.9)
+    ax.grid(False)
+    _name_cells(ax, relation.names, *matrix.shape)
+    return ax
+
+
+def forest(
+    intervals: Mapping[str, Interval],
+    *,
+    values: Mapping[str, Sequence[float]] | None = None,
+    printed: Mapping[str, tuple[float, float]] | None = None,
+    colours: Mapping[str, str] | None = None,
+    unit: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Intervals, one below the other: those that cross the line at zero are ties.
+
+    Parameters
+    ----------
+    intervals : mapping of label to Interval
+        Ours: a mean with its 95 % interval, drawn as a dot on a line.
+    values : mapping of label to sequence of float, optional
+        Single repeats, as faint dots.
+    printed : mapping of label to (value, margin), optional
+        The paper's value with the half-width of its interval, as a hollow diamond.
+    colours : mapping of label to colour, optional
+    unit : str
+        Of the horizontal axis.
+    ax : Axes, optional
+    """
+    ax = ax or plt.gca()
+    if not intervals:
+        raise ValueError("intervals: expected at least one, got none")
+    values, printed, colours = values or {}, printed or {}, colours or {}
+    for row, (label, ours) in enumerate(intervals.items()):
+        colour = colours.get(label, BLUE)
+        if label in values:
+            dots = list(values[label])
+            ax.scatter(dots, [row - 0.22] * len(dots), s=14, color=colour, alpha=0.35, lw=0)
+        ax.plot([ours.low, ours.high], [row, row], color=colour, lw=3, solid_capstyle="butt")
+        ax.plot(ours.mean, row, "o", color=colour, ms=8)
+        if label in printed:
+            value, margin = printed[label]
+            ax.errorbar(
+                value, row + 0.24, xerr=margin, fmt="D", color=GREY, mfc="white", ms=7, lw=1.5
+            )
+    ax.axvline(0, color=BLACK, lw=1)
+    ax.set_yticks(range(len(intervals)), list(intervals))
+    ax.set_ylim(len(intervals) - 0.5, -0.6)
+    ax.set_xlabel(unit)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def curve(
+    steps: Sequence[int],
+    values: ArrayLike,
+    *,
+    label: str,
+    colour: str | None = None,
+    printed: Mapping[int, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A curve: mean over repeats as a line, their range as a band, printed points over both.
+
+    Parameters
+    ----------
+    steps : sequence of int, shape ``(n,)``
+    values : array_like, shape ``(repeats, n)``
+    label : str
+    colour : str, optional
+    printed : mapping of step to float, optional
+        The paper's points, as rings in the same colour.
+    ax : Axes, optional
+    """
+    ax = ax or plt.gca()
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.shape[1] != len(steps):
+        raise ValueError(
+            f"values: expected shape (repeats, {len(steps)}), one column a step, got {values.shape}"
+        )
+    (line,) = ax.plot(steps, values.mean(0), color=colour, label=label)
+    ax.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, lw=0)
+    if printed:
+        x, y = list(printed), list(printed.values())
+        ax.plot(x, y, "o", mfc="white", mec=line.get_color(), ms=6, zorder=3)
+    return ax
+
+
+def spectra(
+    singular_values: Mapping[str, ArrayLike],
+    *,
+    relative: bool = False,
+    colours: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Singular values against their rank, on a logarithmic axis, one line a label.
+
+    Parameters
+    ----------
+    singular_values : mapping of label to array_like, shape ``(k,)``, in falling order
+    relative : bool
+        Divide by the largest one.
+    colours : mapping of label to colour, optional
+    ax : Axes, optional
+    """
+    ax = ax or plt.gca()
+    for (label, values), marker in zip(singular_values.items(), "osD^vXP*" * 9, strict=False):
+        values = np.asarray(values, dtype=float)
+        values = values / values[0] if relative else values
+        colour = (colours or {}).get(label)
+        ax.plot(range(1, len(values) + 1), values, marker=marker, ms=5, color=colour, label=label)
+    ax.set(yscale="log", xlabel="number of the singular value")
+    ax.set_ylabel("singular value / largest" if relative else "singular value")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def _name_cells(ax: Axes, names: Sequence[str], rows: int, columns: int) -> None:
+    """Names at rows and, of a square matrix, at columns; without names no ticks."""
+    ax.set_yticks(range(rows) if names else [], names or [])
+    square = bool(names) and rows == columns
+    ax.set_xticks(range(columns) if square else [], names if square else [], rotation=90)

@@ -1,0 +1,302 @@
+"""The command line: what it prints, what it refuses, and its exit codes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mtlbook import __version__, cli, datasets
+from mtlbook.ledger.results import Result, code_hashes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CLAIM = {
+    "id": "toy.b-over-a",
+    "where": "Table 1",
+    "statement": "b beats a",
+    "known": "printed",
+    "printed": "+1.0",
+    "experiments": ["tiny"],
+    "rule": {"kind": "difference", "arm": "b", "reference": "a", "metric": "m"},
+}
+
+NOTEBOOK = """\
+from mtlbook.ledger.results import Result
+outcome = Result("tiny", {}, data={"name": "toy", "tier": "embedded", "stand_in_for": None})
+outcome.provenance["code"] = {}
+for repeat in range(3):
+    outcome.add(arm="a", metric="m", value=repeat, repeat=repeat)
+    outcome.add(arm="b", metric="m", value=repeat + gain, repeat=repeat)
+outcome.save(result)
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A repository with one claim and one experiment, as working folder."""
+    for folder in ("notebooks", "data/claims/printed", "data/results"):
+        (tmp_path / folder).mkdir(parents=True)
+    content = {"paper": "toy", "title": "Toy paper", "source": "none", "claims": [CLAIM]}
+    (tmp_path / "data/claims/toy.yaml").write_text(yaml.safe_dump(content))
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"cell{number}",
+            "metadata": {"tags": tags},
+            "source": source,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for number, (source, tags) in enumerate(
+            [('gain = 0.0\nresult = ""\n', ["parameters"]), (NOTEBOOK, [])]
+        )
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": kernel}}
+    notebook |= {"nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "notebooks/tiny.ipynb").write_text(json.dumps(notebook))
+    tiny = {"paper": "toy", "title": "Tiny", "notebook": "tiny.ipynb"}
+    tiny["profiles"] = {"laptop": {"parameters": {"gain": 1.5}}}
+    experiments = {"experiments": {"tiny": tiny}}
+    (tmp_path / "notebooks/experiments.yaml").write_text(yaml.safe_dump(experiments))
+    monkeypatch.setenv("MTLBOOK_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save(path, gain, experiment="tiny"):
+    result = Result(
+        experiment,
+        {},
+        data={"name": "toy", "tier": "embedded", "stand_in_for": None, "sha256": "0"},
+        provenance={"code": code_hashes()},
+    )
+    for repeat in range(3):
+        result.add(arm="a", metric="m", value=repeat, repeat=repeat)
+        result.add(arm="b", metric="m", value=repeat + gain, repeat=repeat)
+    result.save(path)
+
+
+# Help
+
+
+def test_help_answers_at_once_and_documents_exit_codes():
+    command = [sys.executable, "-m", "mtlbook.cli", "--help"]
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+    for word in ("list", "data", "reproduce", "record", "audit", "rerun", "exit codes", "130"):
+        assert word in done.stdout
+
+
+def test_light_imports():
+    code = "import sys, mtlbook.cli; print(sorted(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    for heavy in ("torch", "numpy", "pydantic", "papermill"):
+        assert f"'{heavy}'" not in out.stdout
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"mtlbook {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["reproduce", "--cores", "0"],
+        ["reproduce", "--profile", "desktop"],
+        ["audit", "--format", "pdf"],
+        ["audit", "--", "--jobs", "8"],
+        ["rerun"],
+        ["record"],
+    ],
+)
+def test_mistakes_in_the_request_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: mtlbook" in capsys.readouterr().err
+
+
+def test_without_a_repository(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MTLBOOK_ROOT", str(tmp_path))
+    assert cli.main(["audit"]) == 2
+    assert "no notebooks/experiments.yaml in" in capsys.readouterr().err
+
+
+def test_the_root_is_found_from_a_folder_below(project, monkeypatch, capsys):
+    monkeypatch.delenv("MTLBOOK_ROOT")
+    monkeypatch.chdir(project / "data" / "claims")
+    assert cli.main(["audit", "--write"]) == 0
+    assert (project / "data" / "verdicts.json").exists()
+
+
+def test_a_missing_package_names_the_extra(project, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    for name in [n for n in sys.modules if n.startswith("mtlbook.ledger")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert cli.main(["audit"]) == 2
+    assert "pip install 'mtlbook[reproduce]'" in capsys.readouterr().err
+
+
+# list, data
+
+
+def test_list(project, capsys):
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "1 claims  Toy paper" in out
+    assert "TNRDMTL" in out
+    assert "tiny: Tiny" in out and "laptop    1 runs" in out
+
+
+def test_data_list_and_fetch(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path))
+    assert cli.main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in datasets.names())
+    assert cli.main(["data", "fetch"]) == 2
+    assert cli.main(["data", "fetch", "no-such-set"]) == 2
+    assert "no-such-set" in capsys.readouterr().err
+
+
+def test_data_fetch_exits_1_when_it_fails(monkeypatch, capsys):
+    error = datasets.DataError(Path("x.npz"), "missing", "a", "b", "try again")
+
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(datasets, "fetch", fail)
+    assert cli.main(["data", "fetch", "omniglot_28"]) == 1
+    assert str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ok", "names", "code"),
+    [(True, [], 0), (None, [], 0), (None, ["x"], 1), (False, [], 1), (False, ["x"], 1)],
+)
+def test_data_verify(monkeypatch, capsys, ok, names, code):
+    row = {"name": "x", "state": "s", "ok": ok, "why": "because"}
+    monkeypatch.setattr(datasets, "verify", lambda which: [row])
+    assert cli.main(["data", "verify", *names]) == code
+    assert "because" in capsys.readouterr().out
+
+
+# audit
+
+
+def test_audit_follows_the_committed_verdicts(project, capsys):
+    save(project / "data/results/tiny.json", gain=1.2)
+    assert cli.main(["audit"]) == 2, "no committed verdicts yet"
+    assert cli.main(["audit", "--write"]) == 0
+    capsys.readouterr()
+    assert cli.main(["audit", "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["verdict"] == "direction", "the printed +1.0 lies outside [1.2, 1.2]"
+    assert row["code_current"] is True
+
+    save(project / "data/results/tiny.json", gain=-1.0)
+    assert cli.main(["audit"]) == 1
+    err = capsys.readouterr().err
+    assert "toy.b-over-a: committed verdict 'direction', now 'not reproduced'" in err
+
+
+def test_audit_of_another_folder_compares_nothing(project, capsys):
+    save(project / "elsewhere.d/tiny.json", gain=1.0)
+    assert cli.main(["audit", "--results", "elsewhere.d"]) == 0
+    assert "reproduced" in capsys.readouterr().out
+    assert cli.main(["audit", "--results", "elsewhere.d", "--write"]) == 2
+    assert cli.main(["audit", "--results", "gone"]) == 2
+    assert not (project / "data/verdicts.json").exists()
+
+
+def test_audit_of_broken_files(project, capsys):
+    (project / "data/results/tiny.json").write_text('{"schema": 1,')
+    assert cli.main(["audit"]) == 2
+    assert "tiny.json: truncated or not JSON" in capsys.readouterr().err
+    (project / "data/claims/toy.yaml").write_text("paper: [")
+    (project / "data/results/tiny.json").unlink()
+    assert cli.main(["audit"]) == 2
+    assert "toy.yaml: not YAML" in capsys.readouterr().err
+
+
+def test_audit_page(project, capsys):
+    cli.main(["audit", "--write"])
+    capsys.readouterr()
+    assert cli.main(["audit", "--format", "page"]) == 0
+    assert capsys.readouterr().out.startswith("(claim-toy.b-over-a)=")
+
+
+# record
+
+
+def test_record_merges_runs(project, capsys):
+    save(project / "runs/laptop/tiny/all.json", gain=1.0)
+    assert cli.main(["record", "--from", "runs/laptop"]) == 0
+    assert "tiny: 1 runs, 6 records -> data/results/tiny.json" in capsys.readouterr().out
+    recorded = Result.load(project / "data/results/tiny.json")
+    assert recorded.provenance["profile"] == "laptop"
+    assert cli.main(["record", "--from", "runs/laptop", "--only", "huge"]) == 2
+    assert cli.main(["record", "--from", "runs/paper"]) == 2
+
+
+# reproduce, rerun
+
+
+def test_dry_run_lists_and_runs_nothing(project, capsys):
+    arguments = ["reproduce", "--dry-run", "--cores", "2", "--", "--executor", "slurm"]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "to run    tiny all" in out
+    assert out.rstrip().endswith("--executor slurm")
+    assert not (project / "runs").exists()
+
+
+def test_reproduce_refuses_unknown_experiments(project, capsys):
+    assert cli.main(["reproduce", "--only", "tiny", "huge"]) == 2
+    assert "unknown experiment huge; known: tiny" in capsys.readouterr().err
+
+
+def test_reproduce_skips_what_has_no_data(project, capsys, monkeypatch):
+    monkeypatch.setattr(datasets, "names", lambda: ["far"])
+    monkeypatch.setattr(datasets, "available", lambda name: False)
+    path = project / "notebooks/experiments.yaml"
+    path.write_text(path.read_text().replace("    notebook:", "    data: far\n    notebook:"))
+    assert cli.main(["reproduce"]) == 0
+    out = capsys.readouterr().out
+    assert "skipped: tiny, 1 runs: data set far is not here" in out
+    assert "0 of 0 runs" in out
+
+
+def test_reproduce_and_rerun_print_three_values_side_by_side(project):
+    save(project / "data/results/tiny.json", gain=1.2)
+
+    def call(*arguments):
+        command = [sys.executable, "-m", "mtlbook.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    done = call("reproduce")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("b-over-a"))
+    assert line.split()[1:5] == ["+1.0", "+1.2", "+1.5", "[+1.5,"]
+
+    assert call("rerun", "toy.gone").returncode == 2
+    done = call("rerun", "toy.b-over-a", "--profile", "smoke")
+    assert done.returncode == 2 and "tiny has no profile smoke" in done.stderr
+    done = call("rerun", "toy.b-over-a")
+    assert done.returncode == 0, done.stderr
+    assert "1 runs of tiny" in done.stdout and "[1/1] tiny all" in done.stdout
+    assert (project / "runs/laptop/tiny/all.json.stale").exists()
