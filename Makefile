@@ -16,7 +16,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint notebooks book lock clean
+.PHONY: help reproduce test lint notebooks outputs book lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
@@ -52,6 +52,9 @@ lint: $(READY)
 notebooks: $(READY)
 	@$(STEP) "notebooks give their committed outputs" \
 		python -m pytest --nbval --nbval-current-env notebooks
+
+outputs: $(READY)  ## execute the notebooks and store their outputs, after a change of one
+	@$(STEP) "outputs of the notebooks" python scripts/refresh_notebooks.py
 
 book: $(READY)  ## the book, with executed cells cached
 	@$(STEP) "book" python scripts/build_book.py

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--write",
         action="store_true",
-        help="write the verdicts (data/verdicts.json), to be committed",
+        help="write data/verdicts.json and the results in README.md, to be committed",
     )
 
     rerun = add(
@@ -310,6 +310,7 @@ def _record(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from mtlbook.ledger import report, repository
     from mtlbook.ledger.audit import audit, load_results, mismatches, write_verdicts
+    from mtlbook.ledger.results import write_atomically
 
     root = repository.root()
     if options.results and not Path(options.results).is_dir():
@@ -325,6 +326,9 @@ def _audit(options: argparse.Namespace) -> int:
     verdicts = root / "data" / "verdicts.json"
     if options.write:
         write_verdicts(rows, verdicts)
+        page = root / "README.md"
+        if page.is_file():
+            write_atomically(page, report.readme(rows, page.read_text(encoding="utf-8")))
         return 0
     if options.results:
         return 0

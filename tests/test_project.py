@@ -203,3 +203,13 @@ def test_notebook_has_been_run(path):
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert outputs, "no cell shows anything"
     assert [output for output in outputs if output["output_type"] == "error"] == []
+
+
+def test_readme_shows_the_committed_verdicts(root):
+    """Between the marks stands what `mtlbook audit --write` writes, to the letter."""
+    from mtlbook.ledger import report
+    from mtlbook.ledger.audit import audit, load_results
+
+    rows = audit(root / "data" / "claims", load_results(root / "data" / "results"))
+    text = (root / "README.md").read_text()
+    assert report.readme(rows, text) == text

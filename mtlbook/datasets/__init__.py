@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from mtlbook.datasets import cache, glyphs, images, omniglot
+from mtlbook.datasets import cache, domains, glyphs, images, omniglot
 from mtlbook.datasets.cache import DataError
 from mtlbook.datasets.registry import cache_dir, entries, entry, is_read_only
 from mtlbook.tasks import TaskSet
@@ -43,6 +43,7 @@ LOADERS = {
     "digits": images.load_digits,
     "mnist5k": images.load_mnist5k,
     "glyphs": glyphs.load,
+    "digit_domains": domains.load,
 }
 #: name -> function that downloads into a scratch folder and returns the canonical arrays.
 FETCHERS = {
@@ -78,6 +79,7 @@ def load(name: str, **options: Any) -> TaskSet:
         - ``omniglot_28``: ``alphabets``, a list of names; ``omniglot_105``: also ``size`` in pixels
         - ``mnist``, ``usps_16``, ``cifar10_12k``: ``split``, ``"train"``, ``"test"`` or ``"all"``
         - ``glyphs``: ``alphabets``, ``drawers``, ``size``, ``seed``
+        - ``digit_domains``: ``domains``, a list of names
 
     Returns
     -------

@@ -126,6 +126,24 @@ def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None 
     return "\n".join([*lines, "", summary(rows), ""])
 
 
+def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
+    """Return a README with the verdicts between its ``results:begin`` and ``results:end`` marks.
+
+    One line a claim that has been attempted on the paper's own data, then the count of all.
+    """
+    begin, end = "<!-- results:begin", "<!-- results:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"text: expected one {begin!r} and one {end!r}")
+    head, rest = text.split(begin)
+    mark = begin + rest[: rest.index("-->") + 3]
+    lines = ["| Claim | Paper | Ours [95 % interval] | Verdict |", "|---|---|---|---|"]
+    for row in rows:
+        if row["verdict"] != "not attempted" and not row["stand_in"]:
+            cells = [row["statement"], printed(row), interval(row), row["verdict"]]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([f"{head}{mark}", *lines, "", f"{summary(rows)}.", end]) + rest.split(end)[1]
+
+
 def printed(row: Mapping[str, Any]) -> str:
     """Return the paper's number, or a word where none is printed."""
     if row["printed"] is not None:

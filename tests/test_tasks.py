@@ -1,0 +1,142 @@
+"""Tasks, sets of tasks and splits."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtlbook.tasks import Task, TaskSet, split_per_class
+
+
+def classification(classes=3, each=6, name="c"):
+    """``classes * each`` samples, whose only input is their own number."""
+    targets = torch.arange(classes * each) % classes
+    inputs = torch.arange(len(targets), dtype=torch.float32)[:, None]
+    return Task(name, inputs, targets, classes=classes, groups=torch.arange(len(targets)) // classes)
+
+
+def regression(outputs=2):
+    return Task("r", torch.randn(5, 3), torch.randn(5, outputs), "mse")
+
+
+def test_a_task_knows_its_size_and_its_head():
+    assert len(classification()) == 18 and classification(4).outputs == 4
+    assert len(regression()) == 5 and regression(7).outputs == 7
+
+
+def test_select_takes_inputs_targets_and_groups_together():
+    part = classification().select(torch.tensor([4, 0, 17]))
+    assert part.inputs.flatten().tolist() == [4, 0, 17]
+    assert part.targets.tolist() == [1, 0, 2]
+    assert part.groups.tolist() == [1, 0, 5]
+    assert regression().select(torch.tensor([1])).groups is None
+
+
+@pytest.fixture
+def three():
+    tasks = [classification(classes, name=f"task {classes}") for classes in (2, 3, 4)]
+    return TaskSet("three", tasks, tier="fetched", licence="MIT", sha256="00")
+
+
+def test_a_set_is_a_sequence(three):
+    assert len(three) == 3 and three.samples == 12 + 18 + 24
+    assert three.names == ["task 2", "task 3", "task 4"]
+    assert three.outputs == [2, 3, 4]
+    assert [task.name for task in three] == three.names and three[-1].name == "task 4"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.subset([2, 0]),
+        lambda s: s.select([torch.arange(2)] * 3),
+        lambda s: s.map_inputs(lambda x: x + 1),
+        lambda s: s.to("cpu"),
+    ],
+)
+def test_provenance_survives(three, change):
+    changed = change(three)
+    for name in ("name", "tier", "stand_in_for", "licence", "sha256"):
+        assert getattr(changed, name) == getattr(three, name)
+
+
+def test_subset_select_map_and_to(three):
+    assert three.subset([2, 0]).names == ["task 4", "task 2"]
+    picked = three.select([torch.tensor([t]) for t in range(3)])
+    assert [float(task.inputs) for task in picked] == [0, 1, 2]
+    doubled = three.map_inputs(lambda x: 2 * x)
+    assert torch.equal(doubled[1].inputs, 2 * three[1].inputs)
+    assert doubled[1].targets is three[1].targets
+    moved = three.to("meta")
+    assert moved[0].inputs.device.type == moved[0].targets.device.type == "meta"
+
+
+@given(
+    classes=st.lists(st.integers(2, 4), min_size=1, max_size=3),
+    train=st.integers(0, 3),
+    validation=st.integers(0, 2),
+    seed=st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=40)
+def test_split_takes_a_number_of_every_class_and_loses_nothing(classes, train, validation, seed):
+    taskset = TaskSet("s", [classification(c) for c in classes])
+    counts = {"train": train, "validation": validation}
+    parts = split_per_class(taskset, counts, seed=seed)
+    assert list(parts) == ["train", "validation", "test"]
+    for t, task in enumerate(taskset):
+        for name, count in (counts | {"test": 6 - train - validation}).items():
+            part = parts[name][t]
+            assert torch.bincount(part.targets, minlength=task.classes).tolist() == [
+                count
+            ] * task.classes
+            # the number of a sample is its input: the class must have come along
+            assert torch.equal(part.inputs.flatten().long() % task.classes, part.targets)
+        seen = torch.cat([part[t].inputs.flatten() for part in parts.values()])
+        assert seen.sort().values.tolist() == list(range(len(task)))
+
+
+def test_split_is_random_and_repeatable():
+    taskset = TaskSet("s", [classification(each=20)])
+    a, b, c = (split_per_class(taskset, {"train": 5}, seed=seed)["train"] for seed in (0, 0, 1))
+    assert torch.equal(a[0].inputs, b[0].inputs)
+    assert not torch.equal(a[0].inputs, c[0].inputs)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: Task("a", torch.zeros(2), torch.zeros(2), "hinge"),
+            "loss: expected one of .* got 'hinge'",
+        ),
+        (
+            lambda: Task("a", torch.zeros(2, 1), torch.zeros(3, 1), "mse"),
+            "targets: expected one for each of 2 inputs of task 'a', got 3",
+        ),
+        (
+            lambda: Task("a", torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)),
+            "classes: expected a number .* got None",
+        ),
+        (
+            lambda: Task("a", torch.zeros(2, 1), torch.zeros(2, 1), "bce", classes=2),
+            "classes: .* got 2 with 'bce'",
+        ),
+        (lambda: Task("a", torch.zeros(2, 1), torch.zeros(2), "mse").outputs, "targets: expected"),
+        (lambda: TaskSet("nothing", []), "tasks: expected at least one .* 'nothing'"),
+        (
+            lambda: TaskSet("one", [classification()]).select([]),
+            "indices: expected one tensor for each of 1 tasks, got 0",
+        ),
+        (
+            lambda: split_per_class(TaskSet("s", [classification()]), {"train": 7}, seed=0),
+            "counts: expected at most 6 samples of class 0 of task 'c', got 7",
+        ),
+        (
+            lambda: split_per_class(TaskSet("s", [classification()]), {"test": 1}, seed=0),
+            "rest: expected a name not in counts .* got 'test'",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

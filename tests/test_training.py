@@ -1,0 +1,385 @@
+"""Losses, batches, fit and evaluate against plain loops."""
+
+import json
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mtlbook.backbones import mlp
+from mtlbook.methods import STL, TNRDMTL, Method
+from mtlbook.tasks import Task, TaskSet
+from mtlbook.tensors import Ragged
+from mtlbook.training import Batches, TaskLoss, evaluate, fit, pick_device, sgd, step
+
+LOSSES = {
+    "cross_entropy": F.cross_entropy,
+    "mse": F.mse_loss,
+    "bce": F.binary_cross_entropy_with_logits,
+}
+adam = partial(torch.optim.Adam, lr=0.02)
+
+
+def task(loss, samples, outputs, features=4):
+    inputs = torch.randn(samples, features)
+    if loss == "cross_entropy":
+        return Task(loss, inputs, torch.arange(samples) % outputs, classes=outputs)
+    targets = torch.randn(samples, outputs)
+    return Task(loss, inputs, (targets > 0).float() if loss == "bce" else targets, loss)
+
+
+def taskset(loss="cross_entropy", samples=(9, 9, 9), outputs=(3, 3, 3), features=4):
+    return TaskSet(
+        "made up", [task(loss, *size, features) for size in zip(samples, outputs, strict=True)]
+    )
+
+
+class Separate(Method):
+    """Tasks of different input shapes: a list in, a list out."""
+
+    def __init__(self, tasks):
+        super().__init__()
+        self.tasks = range(len(tasks))
+        self.models = torch.nn.ModuleList(
+            torch.nn.Linear(task.inputs.shape[1], task.outputs) for task in tasks
+        )
+
+    def forward(self, inputs):
+        return [model(x) for model, x in zip(self.models, inputs, strict=True)]
+
+
+def losses_by_hand(method, tasks):
+    outputs = [method([t.inputs for t in tasks])[i] for i in range(len(tasks))]
+    return torch.stack(
+        [LOSSES[t.loss](out, t.targets) for t, out in zip(tasks, outputs, strict=True)]
+    )
+
+
+# Losses
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("samples", [(5, 5, 5), (5, 1, 3)], ids=["equal", "ragged lengths"])
+@pytest.mark.parametrize("outputs", [(3, 3, 3), (3, 1, 5)], ids=["equal", "ragged widths"])
+def test_loss_equals_a_loop(loss, samples, outputs):
+    tasks = taskset(loss, samples, outputs)
+    method = STL(mlp(4, tasks.outputs, seed=0))
+    inputs, targets = Batches(tasks, batch_size=None, steps=1, seed=0)[0]
+    assert isinstance(inputs, Ragged) and isinstance(targets, Ragged)
+    got, expected = TaskLoss(tasks)(method(inputs), targets), losses_by_hand(method, tasks)
+    torch.testing.assert_close(got, expected)
+    parameters = list(method.parameters())
+    for a, b in zip(
+        torch.autograd.grad(got.sum(), parameters),
+        torch.autograd.grad(expected.sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("batch_size", [None, 6])
+@pytest.mark.parametrize(
+    "kinds",
+    [("mse", "bce"), ("mse", "cross_entropy"), ("cross_entropy", "bce"), ("mse", "mse")],
+    ids="-".join,
+)
+@pytest.mark.parametrize("method_class", ["network", "list"])
+def test_loss_of_mixed_tasks_equals_a_loop(kinds, batch_size, method_class):
+    tasks = TaskSet("mixed", [task(kinds[0], 6, 1), task(kinds[1], 6, 3)])
+    method = STL(mlp(4, tasks.outputs, seed=0)) if method_class == "network" else Separate(tasks)
+    inputs, targets = Batches(tasks, batch_size=batch_size, steps=1, seed=0)[0]
+    # a batch of all samples in another order has the same mean
+    torch.testing.assert_close(
+        TaskLoss(tasks)(method(inputs), targets), losses_by_hand(method, tasks)
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_tasks_of_different_input_shapes():
+    tasks = TaskSet("mixed", [task("mse", 8, 1, features=3), task("mse", 6, 2, features=5)])
+    method = Separate(tasks)
+    inputs, targets = Batches(tasks, batch_size=None, steps=1, seed=0)[0]
+    torch.testing.assert_close(
+        TaskLoss(tasks)(method(inputs), targets), losses_by_hand(method, tasks)
+    )
+    before = losses_by_hand(method, tasks).sum()
+    fit(method, tasks, steps=20, batch_size=4, optimizer=adam, device="cpu")
+    assert losses_by_hand(method, tasks).sum() < before
+
+
+def test_a_task_counts_the_same_whatever_its_size():
+    tasks = taskset("mse", (2, 9, 4))
+    repeated = tasks.select([torch.arange(len(t)).repeat(t_ + 1) for t_, t in enumerate(tasks)])
+    method = STL(mlp(4, tasks.outputs, seed=0))
+    for one, other in ((tasks, repeated),):
+        a, b = (
+            TaskLoss(s)(method(x), y)
+            for s in (one, other)
+            for x, y in [Batches(s, batch_size=None, steps=1, seed=0)[0]]
+        )
+        torch.testing.assert_close(a, b)
+
+
+# Batches
+
+
+def numbered(*samples):
+    """The input of a sample is its number, so is its target."""
+    return TaskSet(
+        "n", [Task("n", torch.arange(n)[:, None].float(), torch.arange(n), classes=n) for n in samples]
+    )
+
+
+def test_batches_go_through_every_sample_once_an_epoch():
+    tasks = numbered(12, 6, 4)
+    batches = Batches(tasks, batch_size=2, steps=6, seed=0)
+    seen = [torch.cat([batches[i][1][t] for i in range(6)]) for t in range(3)]
+    for n, order in zip((12, 6, 4), seen, strict=True):
+        for epoch in order.split(n):
+            assert epoch.sort().values.tolist() == list(range(n))
+        assert order[:n].tolist() != list(range(n))
+    for i in range(6):
+        inputs, targets = batches[i]
+        for x, y in zip(inputs, targets, strict=True):
+            assert torch.equal(x.flatten().long(), y)
+
+
+def test_batches_may_be_larger_than_a_task():
+    inputs, targets = Batches(numbered(3, 10), batch_size=7, steps=2, seed=0)[1]
+    assert [len(x) for x in inputs] == [7, 7]
+    assert set(targets[0].tolist()) == {0, 1, 2}
+
+
+def test_batches_are_the_seeds():
+    def orders(seed):
+        return Batches(numbered(9, 5), batch_size=4, steps=5, seed=seed).orders
+
+    assert torch.equal(orders(0), orders(0))
+    assert not torch.equal(orders(0), orders(1))
+    tasks = orders(0)
+    assert not torch.equal(tasks[:, 0] % 5, tasks[:, 1] % 5)  # every task in an order of its own
+
+
+def test_batches_of_everything():
+    batches = Batches(numbered(3, 5), batch_size=None, steps=2, seed=0)
+    for i in range(2):
+        inputs, targets = batches[i]
+        assert [len(x) for x in inputs] == [len(y) for y in targets] == [3, 5]
+
+
+# fit
+
+
+def trained(seed=0, network_seed=0, validation=None, tasks=None, **options):
+    torch.manual_seed(5)
+    tasks = tasks or taskset(samples=(9, 7, 8))
+    method = STL(mlp(4, tasks.outputs, seed=network_seed))
+    options = {"steps": 6, "batch_size": 4, "optimizer": adam, "device": "cpu"} | options
+    history = fit(method, tasks, validation, seed=seed, **options)
+    return history, method.state_dict()
+
+
+def same(a, b):
+    return torch.equal(a[0].loss, b[0].loss) and all(torch.equal(a[1][k], b[1][k]) for k in a[1])
+
+
+def test_fit_is_its_seed_bit_for_bit():
+    assert same(trained(), trained())
+    assert not same(trained(), trained(seed=1))
+    assert not same(trained(), trained(network_seed=1))
+
+
+def test_fit_neither_reads_nor_moves_the_global_generator():
+    def run(seed):
+        tasks = taskset(samples=(9, 9))
+        torch.manual_seed(seed)
+        method = STL(mlp(4, [3, 3], seed=0))
+        history = fit(method, numbered_like(tasks), steps=3, batch_size=2, device="cpu")
+        return history.loss, torch.rand(1)
+
+    def numbered_like(tasks):
+        return tasks.map_inputs(lambda x: torch.linspace(-1, 1, x.numel()).view_as(x))
+
+    tasks = taskset(samples=(9, 9), outputs=(3, 3))
+    losses = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        expected = torch.rand(1)
+        torch.manual_seed(seed)
+        history = fit(STL(mlp(4, [3, 3], seed=0)), tasks, steps=3, batch_size=2, device="cpu")
+        losses.append(history.loss)
+        assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(*losses)
+
+
+def test_fit_never_depends_on_validation_or_probes():
+    plain = trained()
+    watched = trained(
+        validation=taskset(samples=(5, 5, 5)),
+        probe=lambda method: {"training": method.training, "loss": evaluate_loss(method)},
+        probe_at=[0, 2, 6],
+    )
+    assert same(plain, watched)
+    probes = watched[0].probes
+    assert [seen["step"] for seen in probes] == [0, 2, 6]
+    assert all(set(seen) == {"step", "training", "loss", "validation"} for seen in probes)
+    assert all(seen["training"] for seen in probes)  # a probe that evaluates leaves no trace
+    assert probes[0]["loss"] != probes[-1]["loss"]
+
+
+def evaluate_loss(method):
+    torch.manual_seed(5)
+    return evaluate(method, taskset(samples=(9, 7, 8))).mean_loss
+
+
+def test_fit_by_hand():
+    """Plain gradient descent on the sum of the losses and the penalty."""
+    tasks = taskset("mse", (6, 4), (2, 2))
+    method, twin = (TNRDMTL(mlp(4, [2, 2], seed=0), gamma=0.1) for _ in range(2))
+    history = fit(
+        method, tasks, steps=3, optimizer=partial(torch.optim.SGD, lr=0.1), device="cpu"
+    )
+    for i in range(3):
+        losses, penalty = losses_by_hand(twin, tasks), twin.penalty()
+        torch.testing.assert_close(history.loss[i], losses.detach())
+        torch.testing.assert_close(history.penalty[i], penalty.detach())
+        parameters = list(twin.parameters())
+        gradients = torch.autograd.grad(losses.sum() + penalty, parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter -= 0.1 * gradient
+    for a, b in zip(method.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_fit_calls_update_every_so_often():
+    class Counting(STL):
+        update_every = 2
+        calls = 0
+
+        def update(self):
+            self.calls += 1
+
+    method = Counting(mlp(4, [3, 3, 3], seed=0))
+    fit(method, taskset(), steps=5, device="cpu")
+    assert method.calls == 2
+
+
+def test_fit_learns():
+    history, _ = trained(steps=200, batch_size=None)
+    assert history.loss.shape == (200, 3) and history.penalty.shape == (200,)
+    assert float(history.loss[-1].sum()) < 0.5 * float(history.loss[0].sum())
+    assert float(history.penalty.abs().sum()) == 0
+
+
+@pytest.mark.parametrize("kind", [None, "laf", "tucker", "tt", "uncoupled"])
+def test_divergence_is_an_error_that_says_where(kind):
+    tasks = taskset("mse", (6,) * 5, (2,) * 5, features=8)
+    network = mlp(8, tasks.outputs, seed=0, hidden=(9,), activation=torch.nn.Identity)
+    method = TNRDMTL(network, kind=kind) if kind else STL(network)
+    with pytest.raises(FloatingPointError, match=r"loss: expected finite values, got .* at step"):
+        fit(method, tasks, steps=40, optimizer=partial(torch.optim.SGD, lr=1e15), device="cpu")
+
+
+def test_progress_is_told_to_whoever_waits(tmp_path, monkeypatch):
+    path = tmp_path / "progress"
+    monkeypatch.setenv("MTLBOOK_PROGRESS", str(path))
+    trained(steps=3)
+    assert json.loads(path.read_text()) == {"step": 3, "steps": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["progress"]
+
+
+def test_step_returns_what_was_before_it():
+    tasks = taskset("mse")
+    method = TNRDMTL(mlp(4, tasks.outputs, seed=0))
+    expected, penalty = losses_by_hand(method, tasks).detach(), method.penalty().detach()
+    batch = Batches(tasks, batch_size=None, steps=1, seed=0)[0]
+    got = step(method, TaskLoss(tasks), sgd(method.parameters()), *batch)
+    torch.testing.assert_close(got, (expected, penalty))
+    assert not torch.allclose(losses_by_hand(method, tasks), expected)
+
+
+def test_pick_device():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device(torch.device("meta")).type == "meta"
+    assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# evaluate
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 64])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_evaluate_equals_a_loop(loss, chunk):
+    tasks = taskset(loss, (9, 2, 6), (3, 3, 5) if loss == "cross_entropy" else (3, 1, 5))
+    method = STL(mlp(4, tasks.outputs, seed=0))
+    scores = evaluate(method, tasks, chunk=chunk)
+    for t, one in enumerate(tasks):
+        out = method([other.inputs for other in tasks])[t].detach()
+        if loss == "cross_entropy":
+            expected = 100 * float((out.argmax(1) == one.targets).float().mean())
+        elif loss == "mse":
+            expected = math.sqrt(F.mse_loss(out, one.targets))
+        else:
+            expected = 100 * float(((out > 0) == (one.targets > 0.5)).float().mean())
+        assert scores.per_task[t] == pytest.approx(expected, rel=1e-5)
+        assert scores.loss[t] == pytest.approx(float(LOSSES[loss](out, one.targets)), rel=1e-5)
+    assert scores.metric == ("rmse" if loss == "mse" else "accuracy_percent")
+    assert scores.mean == pytest.approx(sum(scores.per_task) / 3)
+    assert scores.mean_loss == pytest.approx(sum(scores.loss) / 3)
+
+
+def test_evaluate_changes_nothing():
+    tasks = taskset()
+    method = TNRDMTL(mlp(4, tasks.outputs, seed=0))
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    for mode in (True, False):
+        method.train(mode)
+        evaluate(method, tasks)
+        assert method.training == mode
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+
+
+def test_a_perfect_model_is_right_every_time():
+    inputs = F.one_hot(torch.arange(9) % 3).float()
+    tasks = TaskSet("easy", [Task("easy", inputs, torch.arange(9) % 3, classes=3)] * 2)
+    method = Separate(tasks)
+    for model in method.models:
+        model.weight.data = 5 * torch.eye(3)
+        model.bias.data.zero_()
+    assert evaluate(method, tasks).per_task == [100, 100]
+    method.models[1].weight.data *= -1
+    assert evaluate(method, tasks).per_task == [100, 0]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: fit(m, taskset(), steps=0, device="cpu"), "steps: expected at least 1, got 0"),
+        (
+            lambda m: fit(m, taskset().subset([0, 1]), steps=1, device="cpu"),
+            "train: expected 3 tasks, got 2",
+        ),
+        (
+            lambda m: fit(m, taskset(samples=(3, 0, 3)), steps=1, batch_size=2, device="cpu"),
+            "train: expected samples in every task",
+        ),
+        (
+            lambda m: evaluate(m, taskset(samples=(3, 0, 3))),
+            r"test: expected samples in every task, got \[3, 0, 3\]",
+        ),
+        (
+            lambda m: evaluate(m, TaskSet("m", [task(kind, 3, 3) for kind in LOSSES])),
+            "test: expected tasks of one kind of loss",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(STL(mlp(4, [3, 3, 3], seed=0)))
