@@ -186,11 +186,12 @@ def _data(options: argparse.Namespace) -> int:
         for row in datasets.table():
             size = "" if row["size"] is None else f"{row['size'] / 1e6:.1f} MB"
             notes = [row["note"], row["stand_in_for"] and f"stand-in for {row['stand_in_for']}"]
-            line = (
-                f"{row['name']:<18} {row['tier']:<9} {row['state']:<9} {size:>9}  "
-                f"{row['title']}; {row['licence']}"
+            print(
+                f"{row['name']:<25} {row['tier']:<9} {row['state']:<9} {size:>8}  "
+                f"sha256 {row['sha256'] or 'recorded at first use'}"
             )
-            print("; ".join([line, *filter(None, notes)]))
+            print("    " + "; ".join([row["title"], *filter(None, notes)]))
+            print(f"    licence: {row['licence']}")
         print(f"cache: {datasets.cache_dir()} (MTLBOOK_DATA)")
         return 0
     if options.action == "fetch":
@@ -205,7 +206,7 @@ def _data(options: argparse.Namespace) -> int:
         return 0
     rows = datasets.verify(options.names or None)
     for row in rows:
-        print(f"{row['name']:<18} {row['state']:<9} {row['why'] or 'as expected'}")
+        print(f"{row['name']:<25} {row['state']:<9} {row['why'] or 'as expected'}")
     # A set that was asked for by name has to be there; among all, missing ones are no fault.
     wrong = [row for row in rows if row["ok"] is False or (row["ok"] is None and options.names)]
     return 1 if wrong else 0

@@ -27,7 +27,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = PALETTE = (
     "#D55E00",
     "#CC79A7",
 )
-GREY = "#767676"
+GREY, BROWN = "#767676", "#8C510A"
 
 #: Arm of an experiment -> its name in text, its colour.
 ARMS = {
@@ -42,6 +42,10 @@ ARMS = {
     "weight-decay-tuned": ("weight decay, tuned", PINK),
     "proximal-tuned": ("proximal LAF, tuned", SKY),
     "hard-sharing": ("hard sharing", GREY),
+    "pooled": ("one model for all", BROWN),
+    "laf-averaged": ("LAF, averaged", BLUE),
+    "tucker-averaged": ("Tucker, averaged", RED),
+    "tt-averaged": ("TT, averaged", GREEN),
 }
 
 

@@ -223,7 +223,8 @@ def test_hard_sharing_gives_the_trunk_the_sum_of_the_tasks_gradients():
     sum(out.square().sum() for out in network(xs)).backward()
     sum(twin(x).square().sum() for twin, x in zip(twins, xs, strict=True)).backward()
     close(
-        network.task_layers["conv1"].weight.grad[0], twins[0][0].weight.grad + twins[1][0].weight.grad
+        network.task_layers["conv1"].weight.grad[0],
+        twins[0][0].weight.grad + twins[1][0].weight.grad,
     )
 
 

@@ -12,7 +12,9 @@ def classification(classes=3, each=6, name="c"):
     """``classes * each`` samples, whose only input is their own number."""
     targets = torch.arange(classes * each) % classes
     inputs = torch.arange(len(targets), dtype=torch.float32)[:, None]
-    return Task(name, inputs, targets, classes=classes, groups=torch.arange(len(targets)) // classes)
+    return Task(
+        name, inputs, targets, classes=classes, groups=torch.arange(len(targets)) // classes
+    )
 
 
 def regression(outputs=2):
@@ -86,9 +88,10 @@ def test_split_takes_a_number_of_every_class_and_loses_nothing(classes, train, v
     for t, task in enumerate(taskset):
         for name, count in (counts | {"test": 6 - train - validation}).items():
             part = parts[name][t]
-            assert torch.bincount(part.targets, minlength=task.classes).tolist() == [
-                count
-            ] * task.classes
+            assert (
+                torch.bincount(part.targets, minlength=task.classes).tolist()
+                == [count] * task.classes
+            )
             # the number of a sample is its input: the class must have come along
             assert torch.equal(part.inputs.flatten().long() % task.classes, part.targets)
         seen = torch.cat([part[t].inputs.flatten() for part in parts.values()])
