@@ -262,7 +262,6 @@ def test_figure1_records(tasks, result):
         arms=PAPER_ARMS,
         repeats=[0],
         protocol=replace(FAST, steps=4),
-        every=2,
         device="cpu",
     )
     assert metrics(result) == {"initial_norm", "train_cross_entropy", "norm"}
@@ -392,7 +391,7 @@ def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks):
     table, figure, demo = (Result.begin(name, {}) for name in ("table", "figure", "demo"))
     tnrdmtl.table1(table, tasks, arms=ARMS, strengths=strengths, **shared)
     curves = (*PAPER_ARMS, *tnrdmtl.AVERAGED_ARMS)
-    tnrdmtl.figure1(figure, tasks, arms=curves, every=1, **shared)
+    tnrdmtl.figure1(figure, tasks, arms=curves, **shared)
     tnrdmtl.demo(demo, repeats=[0], steps=2, device="cpu")
     records = {"omniglot": table, "glyphs": table, "figure1": figure, "demo": demo}
     checked = 0

@@ -8,7 +8,6 @@ their control without coupling is what coupling is worth; what pooling gains is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from mtlbook.backbones import convnet
@@ -22,12 +21,13 @@ from mtlbook.training import evaluate, fit
 #: Five labels a class and domain to train on, five to choose a strength with, the rest to test.
 PROTOCOL = Protocol(train=5, validation=5, steps=100, batch_size=16)
 
-# As tnrdmtl.GRIDS: one number an arm, five values of it for each. Four tasks in place of fifty
-# move the useful range: the last value of each harms on the validation images.
+# As tnrdmtl.GRIDS: one number an arm, five values of it for each; arms with a strength take the
+# step size of the protocol. Four tasks in place of fifty move the useful range of a strength: the
+# last value of each harms on the validation images.
 GRIDS: dict[str, Sequence[float]] = {
-    "stl": (0.01, 0.02, 0.05, 0.1, 0.2),  # step size
-    "pooled": (0.005, 0.01, 0.02, 0.05, 0.1),  # step size: 4 losses on one model
-    "hard-sharing": (0.005, 0.01, 0.02, 0.05, 0.1),  # step size: 4 losses on one trunk
+    "stl": tnrdmtl.GRIDS["stl"],  # step size
+    "pooled": (0.005, 0.01, 0.02, 0.035, 0.05),  # step size: 4 losses on one model
+    "hard-sharing": (0.005, 0.01, 0.02, 0.035, 0.05),  # step size: 4 losses on one trunk
     "laf-tuned": (0.01, 0.02, 0.05, 0.1, 0.2),
     "tucker-tuned": (0.002, 0.005, 0.01, 0.02, 0.05),
     "tt-tuned": (0.002, 0.005, 0.01, 0.02, 0.05),
@@ -77,8 +77,7 @@ def compare(
     for repeat in repeats:
         parts = tnrdmtl.parts_of(tasks, repeat, protocol)
         for arm in arms:
-            changed = _protocol_of(arm, best, protocol)
-            method, before = train(arm, best[arm], parts, repeat, changed, device)
+            method, before = train(arm, best[arm], parts, repeat, protocol, device)
             add = partial(result.add, arm=arm, repeat=repeat, seed=repeat)
             test, seen = evaluate(method, parts["test"]), evaluate(method, parts["train"])
             add(metric=test.metric, value=test.mean, per_task=[round(x, 3) for x in test.per_task])
@@ -95,24 +94,17 @@ def tune(
 ) -> Result:
     """Validation accuracy of every value of :data:`GRIDS`, on the tuning split alone.
 
-    Arms whose strength is tuned keep the step size that is chosen for ``stl``; so ``stl`` comes
-    first where there is such an arm, whether it was asked for or not.
-
     Returns
     -------
     Result
         As :func:`mtlbook.experiments.tnrdmtl.tune` fills it and ``chosen`` reads it.
     """
-    arms = list(arms)
-    if not set(arms) <= set(STEP_SIZE_ARMS):
-        arms = ["stl", *(arm for arm in arms if arm != "stl")]
     parts = tnrdmtl.parts_of(tasks, tnrdmtl.TUNING_REPEAT, protocol)
     trials = Result("tuning", {})
     for arm in arms:
-        changed = _protocol_of(arm, tnrdmtl.chosen(trials), protocol)
         for value in GRIDS[arm]:
             try:
-                method, _ = train(arm, value, parts, tnrdmtl.TUNING_REPEAT, changed, device)
+                method, _ = train(arm, value, parts, tnrdmtl.TUNING_REPEAT, protocol, device)
             except FloatingPointError:  # diverged: the worst there is
                 accuracy = 0.0
             else:
@@ -171,7 +163,3 @@ def train(
         device=device,
     )
     return method, {}
-
-
-def _protocol_of(arm: str, best: dict[str, float], protocol: Protocol) -> Protocol:
-    return protocol if arm in STEP_SIZE_ARMS else replace(protocol, lr=best["stl"])
