@@ -250,7 +250,7 @@ def execute_run(run: Run, root: Path) -> None:
         "MTLBOOK_ROOT": str(root),
         **{name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
         # glibc would give the large activations back to the system after every step and fetch them
-        # anew, page by page: keeping them makes a step about 1.5 times as fast (benchmarks/steps.py).
+        # anew, page by page: a step is about 1.5 times as fast without (benchmarks/steps.py)
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
         "MALLOC_TRIM_THRESHOLD_": str(2**33),
     }
