@@ -13,7 +13,6 @@ export OMP_NUM_THREADS ?= 1
 # the kernel of this environment, not one that the user has installed elsewhere
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test lint notebooks outputs book lock clean

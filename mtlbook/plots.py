@@ -46,6 +46,7 @@ ARMS = {
     "laf-averaged": ("LAF, averaged", BLUE),
     "tucker-averaged": ("Tucker, averaged", RED),
     "tt-averaged": ("TT, averaged", GREEN),
+    "uncoupled-averaged": ("uncoupled, averaged", ORANGE),
 }
 
 

@@ -24,7 +24,7 @@ def chapter_name(path: Path) -> str:
 
 def test_toc_lists_every_chapter_once(builder):
     listed = builder.pages(TOC)
-    assert sorted(listed) == [chapter_name(path) for path in CHAPTERS]
+    assert sorted(listed) == sorted(chapter_name(path) for path in CHAPTERS)
     assert listed[0] == "index"
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -85,14 +84,9 @@ def save(path, gain, experiment="tiny"):
 # Help
 
 
-def test_help_answers_at_once_and_documents_exit_codes():
+def test_help_documents_exit_codes():
     command = [sys.executable, "-m", "mtlbook.cli", "--help"]
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.5
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     for word in ("list", "data", "reproduce", "record", "audit", "rerun", "exit codes", "130"):
         assert word in done.stdout
 

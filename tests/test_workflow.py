@@ -113,6 +113,8 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # where the tests run in the background of a script, the shell has switched it off
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def reproduce(self, *arguments):
@@ -399,7 +401,7 @@ def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
     targets = project.workers() if victim == "all" else [process.pid]
     for target in targets:
         os.kill(target, signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     for path in project.runs.glob("*.json"):
         Result.load(path)  # whatever exists is complete
     code, out, err = project.reproduce()
@@ -416,7 +418,7 @@ def test_an_interrupt_stops_the_workers_and_keeps_what_is_finished(project):
     process = project.start("--cores", "2")
     project.wait_for(lambda: project.times("a0") and project.times("b0"), process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "The same command goes on" in err
     time.sleep(2)  # kernels notice that they are alone
@@ -432,7 +434,7 @@ def test_a_second_process_is_refused_while_the_first_works(project):
     assert code == 2
     assert f"another process ({first.pid})" in err
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=30)
+    first.communicate(timeout=60)
 
 
 # Collecting

@@ -107,7 +107,7 @@ def build(
     strength: float | None = None,
     stl: STL | None = None,
 ) -> Method:
-    """The method of an arm; ``strength`` is what :data:`GRIDS` lists for it."""
+    """The method of an arm; ``strength`` is what ``GRIDS`` lists for it."""
     kind = arm.removesuffix("-tuned")
     if kind == "stl":
         return STL(network)
@@ -242,7 +242,7 @@ def tune(
     protocol: Protocol,
     device: str = "auto",
 ) -> None:
-    """Validation accuracy of every value of :data:`GRIDS`, on the tuning split alone."""
+    """Validation accuracy of every value of ``GRIDS``, on the tuning split alone."""
     parts = parts_of(tasks, TUNING_REPEAT, protocol)
     for arm in arms:
         for strength in GRIDS[arm]:

@@ -155,7 +155,11 @@ def interval(row: Mapping[str, Any]) -> str:
     """Return ``mean [low, high]`` with the decimals of the printed number."""
     if row["ours"] is None:
         return "-"
-    mean, low, high = (number(row[key], row["printed"]) for key in ("ours", "low", "high"))
+    numbers = [row[key] for key in ("ours", "low", "high")]
+    # where nothing is printed: two decimals, or four for what two would show as zero
+    small = max(abs(x) for x in numbers if x is not None) < 0.1
+    like = row["printed"] or ("0.0000" if small else None)
+    mean, low, high = (number(x, like) for x in numbers)
     return f"{mean} [{low}, {high}]"
 
 
