@@ -122,7 +122,7 @@ def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None 
             f"**{row['verdict']}**<br>{row['why']}",
             f"`{row['experiment']}`",
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append(_table_row(cells))
     return "\n".join([*lines, "", summary(rows), ""])
 
 
@@ -140,7 +140,7 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
     for row in rows:
         if row["verdict"] != "not attempted" and not row["stand_in"]:
             cells = [row["statement"], printed(row), interval(row), row["verdict"]]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            lines.append(_table_row(cells))
     return "\n".join([f"{head}{mark}", *lines, "", f"{summary(rows)}.", end]) + rest.split(end)[1]
 
 
@@ -170,6 +170,10 @@ def number(value: float | None, like: str | None) -> str:
     decimals = len(like.partition(".")[2]) if like is not None else 2
     sign = "+" if like is not None and like.startswith(("+", "-")) else ""
     return f"{value:{sign}.{decimals}f}"
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
