@@ -88,26 +88,30 @@ def mlp(
     activation: type[nn.Module] = nn.Sigmoid,
     shared: Collection[str] | bool = (),
     std: float = 1.0,
+    names: Sequence[str] | None = None,
 ) -> TaskNetwork:
-    """A dense network for each task; layers ``fc1, fc2, ..., head``.
+    """A dense network for each task; layers ``fc1, fc2, ..., head``, or as ``names`` says.
 
-    The defaults are those of the authors' demonstration of TNRDMTL (20-10-k, sigmoid).
+    The defaults are those of the authors' demonstration of TNRDMTL (20-10-k, sigmoid). With
+    ``names=("fc7", "fc8")`` it is what stands on top of AlexNet's fc6 in MRN.
     """
+    names = [*(f"fc{i + 1}" for i in range(len(hidden))), "head"] if names is None else list(names)
+    if len(names) != len(hidden) + 1:
+        raise ValueError(f"names: expected {len(hidden) + 1} layer names, got {names}")
     tasks, trunk, before = len(outputs), [], in_features
-    for i, width in enumerate(hidden, start=1):
-        name = f"fc{i}"
+    for i, (name, width) in enumerate(zip(names, hidden, strict=False), start=1):
         trunk += [
             (name, TaskLinear(tasks_of(name, tasks, shared), before, width)),
             (f"activation{i}", activation()),
         ]
         before = width
-    return _with_head(trunk, before, outputs, shared, seed, std)
+    return _with_head(trunk, before, outputs, shared, seed, std, names[-1])
 
 
-def _with_head(trunk, features, outputs, shared, seed, std) -> TaskNetwork:
-    copies = tasks_of("head", len(outputs), shared)
+def _with_head(trunk, features, outputs, shared, seed, std, name="head") -> TaskNetwork:
+    copies = tasks_of(name, len(outputs), shared)
     if copies == 1 and len(set(outputs)) > 1:
         raise ValueError(f"outputs: expected one width for a shared head, got {list(outputs)}")
     widths = outputs[0] if len(set(outputs)) == 1 else list(outputs)
-    network = TaskNetwork(trunk, TaskLinear(copies, features, widths))
+    network = TaskNetwork(trunk, TaskLinear(copies, features, widths), head_name=name)
     return network.reset(std=std, seed=seed)

@@ -180,10 +180,19 @@ class TaskNetwork(nn.Module):
         Named layers on activations ``(T, B, ...)``; the last one gives ``(T, B, features)``.
     head : TaskLinear
         Ragged where the tasks' outputs differ.
+    head_name : str
+        What the paper calls it.
     """
 
-    def __init__(self, trunk: Sequence[tuple[str, nn.Module]], head: TaskLinear):
+    def __init__(
+        self,
+        trunk: Sequence[tuple[str, nn.Module]],
+        head: TaskLinear,
+        *,
+        head_name: str = "head",
+    ):
         super().__init__()
+        self.head_name = head_name
         self.trunk = nn.Sequential()
         for name, layer in trunk:
             self.trunk.add_module(name, layer)
@@ -193,7 +202,7 @@ class TaskNetwork(nn.Module):
     def task_layers(self) -> dict[str, TaskLayer]:
         """The layers that hold parameters, by name, the head last."""
         layers = {n: m for n, m in self.trunk.named_children() if isinstance(m, TaskLayer)}
-        return {**layers, "head": self.head}
+        return {**layers, self.head_name: self.head}
 
     @property
     def shareable(self) -> tuple[str, ...]:
@@ -201,7 +210,8 @@ class TaskNetwork(nn.Module):
 
         The papers opt the topmost layer out because its size differs from task to task.
         """
-        return tuple(n for n, m in self.task_layers.items() if n != "head" and m.tasks > 1)
+        layers = self.task_layers.items()
+        return tuple(n for n, m in layers if m is not self.head and m.tasks > 1)
 
     def features(self, inputs: Sequence[Tensor]) -> Ragged:
         """The trunk's output, ``(T, B, features)``."""

@@ -50,6 +50,10 @@ class Relation:
         a, b = self.off_diagonal(), other.off_diagonal()
         if len(a) != len(b):
             raise ValueError(f"other: expected {len(self.matrix)} tasks, got {len(other.matrix)}")
+        if len(a) < 2:
+            raise ValueError(
+                f"relation: expected 3 tasks or more to correlate, got {len(self.matrix)}"
+            )
         return torch.corrcoef(torch.stack([a, b]))[0, 1]
 
 

@@ -119,32 +119,45 @@ class TaskSet(Sequence):
         """Width of each task's head."""
         return [task.outputs for task in self.tasks]
 
+    @property
+    def shared_inputs(self) -> bool:
+        """Whether all tasks look at the very same samples: one tensor, several targets."""
+        return len(self) > 1 and all(task.inputs is self.tasks[0].inputs for task in self.tasks)
+
     def select(self, indices: Sequence[Tensor]) -> TaskSet:
-        """Of each task the samples at its own indices."""
+        """Of each task the samples at its own indices.
+
+        Inputs that tasks share stay shared where the tasks get the same indices.
+        """
         if len(indices) != len(self):
             raise ValueError(
                 f"indices: expected one tensor for each of {len(self)} tasks, got {len(indices)}"
             )
-        return replace(
-            self, tasks=tuple(t.select(i) for t, i in zip(self.tasks, indices, strict=True))
-        )
+        tasks = tuple(t.select(i) for t, i in zip(self.tasks, indices, strict=True))
+        if self.shared_inputs and all(torch.equal(i, indices[0]) for i in indices):
+            tasks = tuple(replace(task, inputs=tasks[0].inputs) for task in tasks)
+        return replace(self, tasks=tasks)
 
     def subset(self, tasks: Sequence[int]) -> TaskSet:
         """Some of the tasks."""
         return replace(self, tasks=tuple(self.tasks[t] for t in tasks))
 
     def map_inputs(self, function: Callable[[Tensor], Tensor]) -> TaskSet:
-        """Every task with its inputs transformed."""
-        return replace(self, tasks=tuple(replace(t, inputs=function(t.inputs)) for t in self.tasks))
-
-    def to(self, device: torch.device | str) -> TaskSet:
-        """On a device."""
+        """Every task with its inputs transformed; shared inputs once, and they stay shared."""
+        shared = function(self.tasks[0].inputs) if self.shared_inputs else None
         return replace(
             self,
             tasks=tuple(
-                replace(t, inputs=t.inputs.to(device), targets=t.targets.to(device))
+                replace(t, inputs=function(t.inputs) if shared is None else shared)
                 for t in self.tasks
             ),
+        )
+
+    def to(self, device: torch.device | str) -> TaskSet:
+        """On a device."""
+        moved = self.map_inputs(lambda inputs: inputs.to(device))
+        return replace(
+            moved, tasks=tuple(replace(t, targets=t.targets.to(device)) for t in moved.tasks)
         )
 
 

@@ -100,7 +100,8 @@ class Batches:
     -----
     The orders of all steps are drawn beforehand on the CPU, so that they are the same on every
     device. Tasks of one input shape are one padded tensor, and a batch is one gather; tasks of
-    different shapes give a plain list.
+    different shapes give a plain list. Tasks that share their inputs go through them in one common
+    order, and the batch is one tensor, T times in a list: a method may look once.
     """
 
     def __init__(
@@ -112,29 +113,39 @@ class Batches:
         seed: int,
         device: torch.device | str = "cpu",
     ):
-        self.inputs = together([task.inputs.to(device) for task in tasks])
+        self.inputs = inputs_together(tasks.to(device))
+        self.shared = tasks.shared_inputs
         self.targets = together([padded_targets(task, tasks).to(device) for task in tasks])
         self.orders = None
         if batch_size is not None:
             generator = torch.Generator().manual_seed(seed)
-            self.orders = torch.stack(
-                [
-                    _endless_order(len(task), steps * batch_size, generator).view(steps, batch_size)
-                    for task in tasks
-                ],
-                1,
-            ).to(device)  # (steps, T, B)
+            orders = [
+                _endless_order(len(task), steps * batch_size, generator).view(steps, batch_size)
+                for task in (tasks[:1] if self.shared else tasks)
+            ]
+            orders = torch.stack(orders, 1).to(device)
+            self.orders = orders.expand(-1, len(tasks), -1)  # (steps, T, B)
 
     def __getitem__(self, step: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         if self.orders is None:
             return self.inputs, self.targets
         order = self.orders[step]
-        return _take(self.inputs, order), _take(self.targets, order)
+        targets = _take(self.targets, order)
+        if self.shared:
+            return [self.inputs[0][order[0]]] * len(self.inputs), targets
+        return _take(self.inputs, order), targets
 
 
 def together(tensors: list[Tensor]) -> Ragged | list[Tensor]:
     """One padded tensor where the shapes of a sample agree, else the list itself."""
     return Ragged.stack(tensors) if len({x.shape[1:] for x in tensors}) == 1 else tensors
+
+
+def inputs_together(tasks: TaskSet) -> Sequence[Tensor]:
+    """:func:`together` of the inputs; if tasks share them, one tensor, T times in a list."""
+    if tasks.shared_inputs:
+        return [tasks[0].inputs] * len(tasks)
+    return together([task.inputs for task in tasks])
 
 
 def padded_targets(task, tasks: TaskSet) -> Tensor:
@@ -173,7 +184,7 @@ def step(
     optimizer.zero_grad(set_to_none=True)
     losses = loss(method(inputs), targets)
     penalty = method.penalty()
-    (losses.sum() + penalty).backward()
+    method.backward(losses, penalty)
     optimizer.step()
     return losses.detach(), penalty.detach()
 
@@ -309,6 +320,41 @@ class Scores:
 
 
 @torch.no_grad()
+def predict(method: Method, tasks: TaskSet, *, chunk: int = 64) -> list[Tensor]:
+    """The method's outputs on all samples.
+
+    Parameters
+    ----------
+    method : Method
+    tasks : TaskSet
+        On any device; none of its targets is read.
+    chunk : int
+        Samples of each task at a time (bounds the memory).
+
+    Returns
+    -------
+    list of T Tensor, shape ``(n_t, outputs of task t)``
+        On the method's device.
+    """
+    device, was_training = next(method.parameters()).device, method.training
+    method.eval()
+    sizes = [len(task) for task in tasks]
+    if not all(sizes):
+        raise ValueError(f"test: expected samples in every task, got {sizes}")
+    outputs: list[list[Tensor]] = [[] for _ in sizes]
+    for start in range(0, max(sizes), chunk):
+        # a task that has run out of samples goes on with its last one, which is dropped
+        rows = {
+            n: torch.arange(start, min(start + chunk, max(sizes))).clamp(max=n - 1) for n in sizes
+        }
+        part = tasks.select([rows[n] for n in sizes]).to(device)
+        for t, out in enumerate(method(inputs_together(part))):
+            outputs[t].append(out[: max(0, sizes[t] - start)])
+    method.train(was_training)
+    return [torch.cat(parts) for parts in outputs]
+
+
+@torch.no_grad()
 def evaluate(method: Method, test: TaskSet, *, chunk: int = 64) -> Scores:
     """Score a method on every task of a set.
 
@@ -319,32 +365,18 @@ def evaluate(method: Method, test: TaskSet, *, chunk: int = 64) -> Scores:
     chunk : int
         Samples of each task at a time (bounds the memory).
     """
-    device, was_training = next(method.parameters()).device, method.training
-    method.eval()
-    longest = max(len(task) for task in test)
-    hits = torch.zeros(len(test), device=device)
-    loss_sums = torch.zeros(len(test), device=device)
-    counts = torch.tensor([len(task) for task in test], device=device)
-    if not all(len(task) for task in test):
-        raise ValueError(f"test: expected samples in every task, got {counts.tolist()}")
-    for start in range(0, longest, chunk):
-        # A task that has run out of samples goes on with one of them, which is not counted.
-        rows = [torch.arange(start, start + chunk).clamp(max=len(task) - 1) for task in test]
-        keep = torch.arange(start, start + chunk, device=device) < counts[:, None]
-        part = test.select(rows).to(device)
-        outputs = method(together([task.inputs for task in part]))
-        for t, (task, out) in enumerate(zip(part, outputs, strict=True)):
-            each = _pointwise(task.loss, out[:, None], task.targets[:, None]).flatten(1).mean(1)
-            loss_sums[t] += (each * keep[t]).sum()
-            hits[t] += (_score(task.loss, out, task.targets) * keep[t]).sum()
-    method.train(was_training)
     kinds = {task.loss for task in test}
     if len(kinds) != 1:
         raise ValueError(f"test: expected tasks of one kind of loss to score, got {kinds}")
-    means = hits / counts
+    scores, losses = [], []
+    for task, out in zip(test, predict(method, test, chunk=chunk), strict=True):
+        targets = task.targets.to(out.device)
+        losses.append(_pointwise(task.loss, out[:, None], targets[:, None]).mean())
+        scores.append(_score(task.loss, out, targets).mean())
+    per_task = torch.stack(scores)
     metric = "rmse" if kinds == {"mse"} else "accuracy_percent"
-    per_task = means.sqrt() if metric == "rmse" else 100 * means
-    return Scores(per_task.tolist(), (loss_sums / counts).tolist(), metric)
+    per_task = per_task.sqrt() if metric == "rmse" else 100 * per_task
+    return Scores(per_task.tolist(), torch.stack(losses).tolist(), metric)
 
 
 def _score(kind: str, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,21 +1,15 @@
-"""Every method on devices that are not there, and on CUDA where it is.
-
-The ``meta`` device has no numbers, so whatever waits for one (``.item()``, a branch on a value)
-fails there: a step that passes never makes the host wait for the device. Fake CUDA tensors know
-their device, so a tensor that is made on the CPU by mistake fails where it meets them.
-"""
+"""Every method on devices that are not there (``device_checks``), and on CUDA where it is."""
 
 from functools import partial
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 
 from mtlbook.backbones import convnet
 from mtlbook.methods import STL, TNRDMTL, HardSharing, Pooled
 from mtlbook.tasks import Task, TaskSet
-from mtlbook.tensors import Ragged
-from mtlbook.training import Batches, TaskLoss, evaluate, fit, sgd, step
+from mtlbook.training import evaluate, fit
 
 TRUNK = ("conv1", "conv2", "conv3", "fc1")
 OUTPUTS = [3, 2, 3]
@@ -52,16 +46,7 @@ def tasks_for(name, samples=(8, 8, 8)):
 @pytest.mark.parametrize("batch_size", [4, None])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_whole_step_never_waits_for_the_device(name, batch_size):
-    method, tasks = METHODS[name]().to("meta"), tasks_for(name, (8, 5, 8))
-    batches = Batches(tasks, batch_size=batch_size, steps=2, seed=0, device="meta")
-    loss, optimizer = TaskLoss(tasks, "meta"), sgd(method.parameters())
-    for i in range(2):
-        losses, penalty = step(method, loss, optimizer, *batches[i])
-        method.update()
-    assert losses.shape == (3,) and penalty.shape == ()
-    assert losses.device.type == penalty.device.type == "meta"
-    relation = method.relation()
-    assert relation is None or relation.matrix.device.type == "meta"
+    check_step_on_meta(METHODS[name](), tasks_for(name, (8, 5, 8)), batch_size)
 
 
 def test_the_meta_device_would_notice():
@@ -71,30 +56,7 @@ def test_the_meta_device_would_notice():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_forward_and_penalty_stay_on_cuda(name):
-    method, tasks = METHODS[name](), tasks_for(name)
-    loss, fake = TaskLoss(tasks), FakeTensorMode()
-    with fake:
-        with torch.device("cuda"):
-            inputs = [torch.empty(4, 1, 9, 9) for _ in range(3)]
-            targets = [torch.empty(4, dtype=torch.int64) for _ in range(3)]
-
-        def on_cuda(x):
-            return fake.from_tensor(x).detach().to("cuda")
-
-        for module in method.modules():
-            for key, parameter in module._parameters.items():
-                module._parameters[key] = torch.nn.Parameter(on_cuda(parameter))
-            for key, buffer in module._buffers.items():
-                module._buffers[key] = on_cuda(buffer)
-        loss.valid, loss.widths = on_cuda(loss.valid), on_cuda(loss.widths)
-        outputs, penalty = method(inputs), method.penalty()
-        assert all(out.device.type == "cuda" for out in outputs)
-        assert penalty.device.type == "cuda"
-        losses = loss(outputs, Ragged.stack(targets))
-        assert losses.device.type == "cuda"
-        method.update()  # backward itself needs a driver, even for fake tensors
-        relation = method.relation()
-        assert relation is None or relation.matrix.device.type == "cuda"
+    check_forward_on_fake_cuda(METHODS[name](), tasks_for(name))
 
 
 @pytest.mark.gpu

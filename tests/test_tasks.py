@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlbook.tasks import Task, TaskSet, split_per_class
+from mtlbook.training import Batches
 
 
 def classification(classes=3, each=6, name="c"):
@@ -143,3 +144,38 @@ def test_split_is_random_and_repeatable():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class TestSharedInputs:
+    """Several targets of the same samples: one tensor, held once and looked at once."""
+
+    def tasks(self):
+        x, y = torch.randn(9, 4), torch.rand(3, 9, 1).round()
+        return TaskSet("shared", [Task(str(t), x, y[t], loss="bce") for t in range(3)])
+
+    def test_selection_moving_and_mapping_keep_them_shared(self):
+        tasks, rows = self.tasks(), torch.tensor([4, 1, 7])
+        for part in (tasks.select([rows] * 3), tasks.to("cpu"), tasks.map_inputs(lambda x: 2 * x)):
+            assert part.shared_inputs
+        meta = tasks.to("meta")
+        assert meta.shared_inputs and meta[2].inputs.device.type == "meta"
+        assert not tasks.select([rows, rows, rows.flip(0)]).shared_inputs
+        assert not tasks.subset([1]).shared_inputs
+
+    def test_batches_show_all_tasks_the_same_samples(self):
+        tasks = self.tasks()
+        batches = Batches(tasks, batch_size=4, steps=5, seed=1)
+        for i in range(5):
+            inputs, targets = batches[i]
+            assert all(x is inputs[0] for x in inputs)
+            rows = [int((tasks[0].inputs == x).all(1).nonzero()) for x in inputs[0]]
+            for t in range(3):
+                assert torch.equal(targets[t], tasks[t].targets[rows])
+        inputs, _ = Batches(tasks, batch_size=None, steps=1, seed=1)[0]
+        assert all(x is tasks[0].inputs for x in inputs)
+
+    def test_equal_targets_do_not_make_inputs_shared(self):
+        y = torch.zeros(9, 1)
+        tasks = TaskSet("own", [Task(str(t), torch.randn(9, 4), y, loss="bce") for t in range(3)])
+        inputs, _ = Batches(tasks, batch_size=4, steps=1, seed=1)[0]
+        assert not torch.equal(inputs[0], inputs[1])

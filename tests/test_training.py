@@ -12,7 +12,7 @@ from mtlbook.backbones import mlp
 from mtlbook.methods import STL, TNRDMTL, Method
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.tensors import Ragged
-from mtlbook.training import Batches, TaskLoss, evaluate, fit, pick_device, sgd, step
+from mtlbook.training import Batches, TaskLoss, evaluate, fit, pick_device, predict, sgd, step
 
 LOSSES = {
     "cross_entropy": F.cross_entropy,
@@ -370,3 +370,20 @@ def test_a_perfect_model_is_right_every_time():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call(STL(mlp(4, [3, 3, 3], seed=0)))
+
+
+def test_predict_gives_every_sample_once_and_in_order():
+    sizes = (5, 70, 1)
+    tasks = TaskSet(
+        "own",
+        [
+            Task(str(t), torch.randn(n, 4), torch.zeros(n).long(), classes=t + 1)
+            for t, n in enumerate(sizes)
+        ],
+    )
+    method = STL(mlp(4, tasks.outputs, seed=0))
+    for chunk in (1, 3, 64, 100):
+        found = predict(method, tasks, chunk=chunk)
+        assert [tuple(x.shape) for x in found] == [(5, 1), (70, 2), (1, 3)]
+        for t, out in enumerate(method([task.inputs for task in tasks])):
+            torch.testing.assert_close(found[t], out)

@@ -1,7 +1,28 @@
-"""The methods of the book, one short file each, all behind the protocol of ``Method``."""
+"""The methods of the book, one short file each, all behind the protocol of ``Method``.
 
-from mtlbook.methods.base import Method, NetworkMethod
-from mtlbook.methods.baselines import STL, HardSharing, Pooled
-from mtlbook.methods.tnrdmtl import TNRDMTL
+A method is imported when it is first asked for, so that a run depends on, and its result names, the
+code of its own methods alone.
+"""
 
-__all__ = ["STL", "TNRDMTL", "HardSharing", "Method", "NetworkMethod", "Pooled"]
+from importlib import import_module
+
+_MODULES = {
+    "Method": "base",
+    "NetworkMethod": "base",
+    "STL": "baselines",
+    "HardSharing": "baselines",
+    "Pooled": "baselines",
+    "TNRDMTL": "tnrdmtl",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -16,9 +16,9 @@ class Method(nn.Module):
 
     OBJECTIVE   sum over tasks of the task's mean loss  +  ``penalty()``
 
-    ``fit`` calls, in every step, ``forward``, ``penalty``, backward and the optimiser, and after
-    every ``update_every`` steps ``update``. A penalty may use what ``forward`` has kept of the
-    batch (SRDML's saliency of the batch's features).
+    ``fit`` calls, in every step, ``forward``, ``penalty``, ``backward`` and the optimiser, and
+    after every ``update_every`` steps ``update``. A penalty may use what ``forward`` has kept of
+    the batch (SRDML's saliency of the batch's features).
 
     Attributes
     ----------
@@ -38,6 +38,13 @@ class Method(nn.Module):
     def penalty(self) -> Tensor:
         """The differentiable term that the paper adds to the sum of task losses."""
         return next(self.parameters()).new_zeros(())
+
+    def backward(self, losses: Tensor, penalty: Tensor) -> None:
+        """Gradients of the sum of the task losses, shape ``(T,)``, plus the penalty.
+
+        A method that weighs or projects the tasks' gradients (MGDA, PCGrad) does so here.
+        """
+        (losses.sum() + penalty).backward()
 
     def update(self) -> None:
         """What the paper changes in closed form or by a step of its own."""

@@ -1,0 +1,59 @@
+"""Checks of a method on devices that are not there.
+
+The ``meta`` device has no numbers, so whatever waits for one (``.item()``, a branch on a value)
+fails there: a step that passes never makes the host wait for the device. Fake CUDA tensors know
+their device, so a tensor that is made on the CPU by mistake fails where it meets them.
+"""
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from mtlbook.tasks import TaskSet
+from mtlbook.tensors import Ragged
+from mtlbook.training import Batches, TaskLoss, sgd, step
+
+
+def check_step_on_meta(method, tasks: TaskSet, batch_size: int | None = 4) -> None:
+    """Forward, penalty, backward, optimiser and update, twice, without a single number."""
+    method = method.to("meta")
+    batches = Batches(tasks, batch_size=batch_size, steps=2, seed=0, device="meta")
+    loss, optimizer = TaskLoss(tasks, "meta"), sgd(method.parameters())
+    for i in range(2):
+        losses, penalty = step(method, loss, optimizer, *batches[i])
+        method.update()
+    assert losses.shape == (len(tasks),) and penalty.shape == ()
+    assert losses.device.type == penalty.device.type == "meta"
+    relation = method.relation()
+    assert relation is None or relation.matrix.device.type == "meta"
+
+
+def check_forward_on_fake_cuda(method, tasks: TaskSet, batch_size: int = 4) -> None:
+    """Forward, losses, penalty, update and relation; backward needs a driver even when fake."""
+    loss, fake = TaskLoss(tasks), FakeTensorMode()
+    with fake:
+
+        def on_cuda(x):
+            return fake.from_tensor(x).detach().to("cuda")
+
+        inputs = [torch.empty(batch_size, *t.inputs.shape[1:], device="cuda") for t in tasks]
+        if tasks.shared_inputs:
+            inputs = [inputs[0]] * len(tasks)
+        targets = [
+            torch.empty(batch_size, *t.targets.shape[1:], dtype=t.targets.dtype, device="cuda")
+            for t in tasks
+        ]
+        for module in method.modules():
+            for key, parameter in module._parameters.items():
+                module._parameters[key] = torch.nn.Parameter(on_cuda(parameter))
+            for key, buffer in module._buffers.items():
+                module._buffers[key] = on_cuda(buffer)
+        loss.valid, loss.widths = on_cuda(loss.valid), on_cuda(loss.widths)
+        outputs, penalty = method(inputs), method.penalty()
+        assert all(out.device.type == "cuda" for out in outputs)
+        assert penalty.device.type == "cuda"
+        one_shape = len({tuple(y.shape[1:]) for y in targets}) == 1
+        losses = loss(outputs, Ragged.stack(targets) if one_shape else targets)
+        assert losses.device.type == "cuda"
+        method.update()
+        relation = method.relation()
+        assert relation is None or relation.matrix.device.type == "cuda"
