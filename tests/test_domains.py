@@ -14,7 +14,7 @@ from mtlbook import datasets
 from mtlbook.datasets import domains as data
 from mtlbook.experiments import domains as experiment
 from mtlbook.experiments import tnrdmtl
-from mtlbook.ledger.results import Result
+from mtlbook.ledger.results import Result, merge
 
 pytestmark = pytest.mark.disable_socket
 
@@ -140,20 +140,35 @@ def test_an_arm_alone_gives_what_it_gives_among_all(few, result):
 def test_only_the_tuning_split_is_tuned_on(few, monkeypatch):
     seen = []
 
-    def train(arm, value, parts, repeat, protocol, device="auto"):
-        seen.append((value, repeat))
-        raise FloatingPointError
+    def train(arm, parts, repeat, protocol, *, strength, device="auto"):
+        seen.append((strength, repeat))
+        if repeat == tnrdmtl.TUNING_REPEAT:
+            raise FloatingPointError
+        return original(arm, parts, repeat, protocol, strength=strength, device=device)
 
+    original = experiment.train
     monkeypatch.setattr(experiment, "train", train)
-    trials = experiment.tune(few, arms=["tt-tuned"], protocol=TINY)
-    assert seen == [(value, tnrdmtl.TUNING_REPEAT) for value in experiment.GRIDS["tt-tuned"]]
-    assert {record["value"] for record in trials.records} == {0.0}  # diverged
-    assert tnrdmtl.chosen(trials) == {"tt-tuned": min(experiment.GRIDS["tt-tuned"])}  # of a tie
+    result = Result.begin("tnrdmtl-domains", {}, few)
+    experiment.compare(result, few, arms=["tt-tuned"], repeats=[3], protocol=TINY)
+    grid = experiment.GRIDS["tt-tuned"]
+    assert seen == [(value, tnrdmtl.TUNING_REPEAT) for value in grid] + [(min(grid), 3)]
+    assert set(result.settings["validation"].values()) == {0.0}  # diverged
+    assert result.settings["chosen"] == {"tt-tuned": min(grid)}  # of a tie
+
+
+def test_strengths_that_are_given_are_not_tuned(few, result):
+    given = Result.begin("tnrdmtl-domains", {}, few)
+    strengths = experiment.chosen(result)
+    assert experiment.chosen(merge({"a": result})) == strengths
+    experiment.compare(given, few, arms=["stl"], repeats=[1], protocol=TINY, strengths=strengths)
+    assert given.settings == {"chosen": {"stl": strengths["stl"]}}
+    metric = "test_cross_entropy"
+    assert given.values("stl", metric)[1] == result.values("stl", metric)[1]
 
 
 def test_pooled_is_one_network(few):
     parts = tnrdmtl.parts_of(few, 0, TINY)
-    method, lengths = experiment.train("pooled", 0.01, parts, 0, TINY)
+    method, _, lengths = experiment.train("pooled", parts, 0, TINY, strength=0.01)
     assert {p.shape[0] for p in method.parameters()} == {1} and lengths == {}
     image = few[0].inputs[:1]
     first, second, *_ = method([image] * 4)

@@ -7,7 +7,7 @@ their control without coupling is what coupling is worth; what pooling gains is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from mtlbook.backbones import convnet
@@ -16,7 +16,7 @@ from mtlbook.experiments.tnrdmtl import Protocol
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method, Pooled
 from mtlbook.tasks import TaskSet
-from mtlbook.training import evaluate, fit
+from mtlbook.training import History, fit
 
 #: Five labels a class and domain to train on, five to choose a strength with, the rest to test.
 PROTOCOL = Protocol(train=5, validation=5, steps=100, batch_size=16)
@@ -45,13 +45,14 @@ def compare(
     arms: Iterable[str] = ARMS,
     repeats: Iterable[int],
     protocol: Protocol = PROTOCOL,
+    strengths: Mapping[str, float] | None = None,
     device: str = "auto",
 ) -> None:
     """Tune every arm on validation images of the tuning split, then test it in every repeat.
 
-    Records are those of :func:`mtlbook.experiments.tnrdmtl.table1` but ``sharing_strength``. The
-    validation accuracies stand in ``result.settings["validation"]``, by arm and value, and what
-    was chosen in ``result.settings["chosen"]``.
+    Records are those of :func:`mtlbook.experiments.tnrdmtl.table1`. The validation accuracies stand
+    in ``result.settings["validation"]``, by arm and value, and what was chosen in
+    ``result.settings["chosen"]``.
 
     Parameters
     ----------
@@ -62,6 +63,8 @@ def compare(
         Of :data:`ARMS`.
     repeats : iterable of int
     protocol : Protocol
+    strengths : mapping, optional
+        The value of each arm where it is chosen already; then nothing is tuned.
     device : str
     """
     arms = list(arms)
@@ -70,80 +73,44 @@ def compare(
         raise ValueError(f"arms: expected some of {ARMS}, got {unknown}")
     if len(set(tasks.outputs)) != 1:
         raise ValueError(f"tasks: expected the same classes in all, got {tasks.outputs} of them")
-    trials = tune(tasks, arms=arms, protocol=protocol, device=device)
-    best = tnrdmtl.chosen(trials)
-    result.settings["validation"] = {trial["arm"]: trial["value"] for trial in trials.records}
-    result.settings["chosen"] = best
+    if strengths is None:
+        trials = Result("tuning", {})
+        tnrdmtl.tune(
+            trials, tasks, arms=arms, protocol=protocol, device=device, grids=GRIDS, train=train
+        )
+        result.settings["validation"] = {trial["arm"]: trial["value"] for trial in trials.records}
+        strengths = tnrdmtl.chosen(trials)
+    result.settings["chosen"] = {arm: strengths[arm] for arm in arms}
     for repeat in repeats:
         parts = tnrdmtl.parts_of(tasks, repeat, protocol)
         for arm in arms:
-            method, before = train(arm, best[arm], parts, repeat, protocol, device)
+            method, _, before = train(
+                arm, parts, repeat, protocol, strength=strengths[arm], device=device
+            )
             add = partial(result.add, arm=arm, repeat=repeat, seed=repeat)
-            test, seen = evaluate(method, parts["test"]), evaluate(method, parts["train"])
-            add(metric=test.metric, value=test.mean, per_task=[round(x, 3) for x in test.per_task])
-            add(metric="test_cross_entropy", value=test.mean_loss)
-            add(metric="train_cross_entropy", value=seen.mean_loss)
-            for name, length in tnrdmtl.layer_lengths(method).items():
-                add(metric=f"length/{name}", value=length / before[name])
-            for name, value in tnrdmtl.layer_alignment(method).items():
-                add(metric=f"alignment/{name}", value=value)
+            tnrdmtl.add_scores(add, method, parts, before)
 
 
-def tune(
-    tasks: TaskSet, *, arms: Iterable[str], protocol: Protocol, device: str = "auto"
-) -> Result:
-    """Validation accuracy of every value of :data:`GRIDS`, on the tuning split alone.
-
-    Returns
-    -------
-    Result
-        As :func:`mtlbook.experiments.tnrdmtl.tune` fills it and ``chosen`` reads it.
-    """
-    parts = tnrdmtl.parts_of(tasks, tnrdmtl.TUNING_REPEAT, protocol)
-    trials = Result("tuning", {})
-    for arm in arms:
-        for value in GRIDS[arm]:
-            try:
-                method, _ = train(arm, value, parts, tnrdmtl.TUNING_REPEAT, protocol, device)
-            except FloatingPointError:  # diverged: the worst there is
-                accuracy = 0.0
-            else:
-                accuracy = evaluate(method, parts["validation"]).mean
-            trials.add(arm=f"{arm}@{value:g}", metric="validation_percent", value=accuracy)
-    return trials
+def chosen(result: Result) -> dict[str, float]:
+    """What :func:`compare` chose for every arm, from one run or from a merge of several."""
+    strengths: dict[str, float] = {}
+    for name, value in result.settings["chosen"].items():
+        strengths |= value if isinstance(value, Mapping) else {name: value}
+    return strengths
 
 
 def train(
     arm: str,
-    value: float,
     parts: dict[str, TaskSet],
     repeat: int,
     protocol: Protocol,
+    *,
+    strength: float,
     device: str = "auto",
-) -> tuple[Method, dict[str, float]]:
-    """Train one arm of one repeat: :func:`mtlbook.experiments.tnrdmtl.train_arm`, and ``pooled``.
-
-    Parameters
-    ----------
-    arm : str
-    value : float
-        Of the arm's grid.
-    parts : dict of TaskSet
-    repeat : int
-    protocol : Protocol
-    device : str
-
-    Returns
-    -------
-    method : Method
-    lengths : dict
-        :func:`mtlbook.experiments.tnrdmtl.layer_lengths` before training.
-    """
+) -> tuple[Method, History, dict[str, float]]:
+    """:func:`mtlbook.experiments.tnrdmtl.train_arm`, and one more arm: ``pooled``."""
     if arm != "pooled":
-        method, _, lengths = tnrdmtl.train_arm(
-            arm, parts, repeat, protocol, strength=value, device=device
-        )
-        return method, lengths
+        return tnrdmtl.train_arm(arm, parts, repeat, protocol, strength=strength, device=device)
     tasks = parts["train"]
     network = convnet(
         tasks[0].inputs.shape[1:],
@@ -153,13 +120,13 @@ def train(
         shared=True,
     )
     method = Pooled(network, tasks=len(tasks))
-    fit(
+    history = fit(
         method,
         tasks,
         steps=protocol.steps,
         batch_size=protocol.batch_size,
-        optimizer=protocol.optimiser(value),
+        optimizer=protocol.optimiser(strength),
         seed=repeat,
         device=device,
     )
-    return method, {}
+    return method, history, {}

@@ -7,7 +7,7 @@ are paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -216,11 +216,16 @@ def table1(
                 arm, parts, repeat, protocol, strength=strength, device=device
             )
             add = partial(result.add, arm=arm, repeat=repeat, seed=repeat)
-            _add_scores(add, method, parts, before)
+            add_scores(add, method, parts, before)
 
 
-def _add_scores(add, method: Method, parts: dict[str, TaskSet], before: dict[str, float]) -> None:
-    """Record a trained method: accuracy and losses, and how its layers have changed."""
+def add_scores(
+    add: Callable[..., None],
+    method: Method,
+    parts: dict[str, TaskSet],
+    before: dict[str, float],
+) -> None:
+    """Record a trained method by ``add``: accuracy and losses, and how its layers have changed."""
     test, train = evaluate(method, parts["test"]), evaluate(method, parts["train"])
     add(metric=test.metric, value=test.mean, per_task=[round(x, 3) for x in test.per_task])
     add(metric="train_cross_entropy", value=train.mean_loss)
@@ -241,13 +246,15 @@ def tune(
     arms: Iterable[str],
     protocol: Protocol,
     device: str = "auto",
+    grids: Mapping[str, Sequence[float]] = GRIDS,
+    train: Callable[..., tuple] = train_arm,
 ) -> None:
-    """Validation accuracy of every value of ``GRIDS``, on the tuning split alone."""
+    """Validation accuracy of every value of ``grids``, on the tuning split alone."""
     parts = parts_of(tasks, TUNING_REPEAT, protocol)
     for arm in arms:
-        for strength in GRIDS[arm]:
+        for strength in grids[arm]:
             try:
-                method, *_ = train_arm(
+                method, *_ = train(
                     arm, parts, TUNING_REPEAT, protocol, strength=strength, device=device
                 )
             except FloatingPointError:  # diverged: the worst there is
@@ -346,7 +353,7 @@ def figure1(
             method, history, before = train_arm(
                 arm, parts, repeat, protocol, device=device, probe=probe, probe_at=at
             )
-            _add_scores(add, method, parts, before)
+            add_scores(add, method, parts, before)
             for seen in history.probes:
                 if seen["step"] == 0:
                     add(metric="initial_norm", value=seen["norm"])
@@ -404,6 +411,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tt-mean-norms": ("tt", {"reduction": "mean"}),
     "tt-torch-order": ("tt", {"axis_order": "torch"}),
     "laf-stl-start": ("laf", {}),
+    "stl-800-steps": ("stl", {"steps": 800}),  # as many steps as the start at STL has in all
     "stl-52px": ("stl", {"padding": "valid"}),
     "laf-52px": ("laf", {"padding": "valid"}),
 }
