@@ -14,8 +14,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from mtlbook.datasets import cache, domains, glyphs, images, omniglot
+from mtlbook.datasets import (
+    cache,
+    domains,
+    glyphs,
+    images,
+    office,
+    omniglot,
+    one_vs_all,
+    regression,
+)
 from mtlbook.datasets.cache import DataError
+from mtlbook.datasets.office import published_splits
 from mtlbook.datasets.registry import cache_dir, entries, entry, is_read_only
 from mtlbook.tasks import TaskSet
 
@@ -27,6 +37,7 @@ __all__ = [
     "info",
     "load",
     "names",
+    "published_splits",
     "status",
     "table",
     "verify",
@@ -39,9 +50,16 @@ LOADERS = {
     "mnist": images.load_split,
     "usps_16": images.load_split,
     "cifar10_12k": images.load_split,
+    "cifar_mtl": one_vs_all.load_cifar_mtl,
     "notmnist": images.load_notmnist,
+    "office_caltech10": office.load_images,
+    "office_caltech10_efflite0": office.load_efflite0,
+    "office_caltech10_surf800": office.load_surf800,
+    "school": regression.load_school,
+    "sarcos": regression.load_sarcos,
     "digits": images.load_digits,
     "mnist5k": images.load_mnist5k,
+    "mnist_one_vs_all": one_vs_all.load_mnist_one_vs_all,
     "glyphs": glyphs.load,
     "digit_domains": domains.load,
 }
@@ -52,6 +70,7 @@ FETCHERS = {
     "mnist": images.fetch_mnist,
     "usps_16": images.fetch_usps,
     "cifar10_12k": images.fetch_cifar10_12k,
+    "cifar_mtl": images.fetch_cifar10_12k,
 }
 Status = Literal["embedded", "cached", "missing", "corrupt"]
 
@@ -78,14 +97,20 @@ def load(name: str, **options: Any) -> TaskSet:
 
         - ``omniglot_28``: ``alphabets``, a list of names; ``omniglot_105``: also ``size`` in pixels
         - ``mnist``, ``usps_16``, ``cifar10_12k``: ``split``, ``"train"``, ``"test"`` or ``"all"``
+        - ``cifar_mtl``: ``size`` in pixels
+        - ``office_caltech10``: ``domains``, a list of names, ``size`` in pixels;
+          ``office_caltech10_efflite0``: ``domains``; ``office_caltech10_surf800``: ``domains``,
+          ``normalise``, ``"l2"``, ``"zscore"`` or ``"none"``
+        - ``school``: ``constant``
         - ``glyphs``: ``alphabets``, ``drawers``, ``size``, ``seed``
         - ``digit_domains``: ``domains``, a list of names
 
     Returns
     -------
     TaskSet
-        Inputs are images ``(N, channels, height, width)`` in [0, 1], ink (or white) being 1. Its
-        ``sha256`` is that of the file, or for an embedded set that of its arrays.
+        Images have shape ``(N, channels, height, width)`` and values in [0, 1], ink (or white)
+        being 1; features have shape ``(N, width)``. Its ``sha256`` is that of the file, or for an
+        embedded set that of its arrays.
 
     Raises
     ------
