@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="these experiments only",
     )
+    reproduce.add_argument(
+        "--where",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="these runs only, for example repeat=0,arm=laf",
+    )
     reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
     reproduce.add_argument(
         "--keep-stale",
@@ -107,6 +113,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     record.add_argument(
         "--allow-mixed", action="store_true", help="accept runs of different code or data; says so"
+    )
+
+    confirm = add(
+        "confirm",
+        _confirm,
+        "compare finished runs with the committed results; where all agree, note there that the "
+        "present code gives the same numbers",
+    )
+    confirm.add_argument(
+        "--from", dest="source", required=True, metavar="FOLDER", help="for example runs/laptop"
+    )
+    confirm.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="these experiments only",
     )
 
     audit = add("audit", _audit, "recompute every verdict and compare it with the committed one")
@@ -217,7 +241,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     from mtlbook.ledger import repository
 
     root = repository.root()
-    runs = workflow.expand(root / repository.EXPERIMENTS, options.profile, options.only)
+    path = root / repository.EXPERIMENTS
+    runs = workflow.expand(path, options.profile, options.only, options.where)
     skipped = {run.experiment: run.skip for run in runs if run.skip}
     for experiment, why in skipped.items():
         count = sum(run.experiment == experiment for run in runs)
@@ -235,7 +260,12 @@ def _command(options: argparse.Namespace, root: Path) -> list[str]:
     from mtlbook import workflow
 
     return workflow.snakemake_command(
-        root, options.profile, only=options.only, cores=options.cores, extra=options.extra
+        root,
+        options.profile,
+        only=options.only,
+        where=options.where,
+        cores=options.cores,
+        extra=options.extra,
     )
 
 
@@ -256,6 +286,7 @@ def _make_runs(
             root,
             options.profile,
             only=only,
+            where=getattr(options, "where", ""),
             cores=options.cores,
             extra=options.extra,
             keep_stale=getattr(options, "keep_stale", False),
@@ -306,6 +337,29 @@ def _record(options: argparse.Namespace) -> int:
         count = sum(len(entry["of"]) for entry in result.provenance["runs"])
         print(f"{name}: {count} runs, {len(result.records)} records -> data/results/{name}.json")
     return 0
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from mtlbook import workflow
+    from mtlbook.ledger import repository
+    from mtlbook.ledger.results import Result, ResultError, confirm
+
+    failed = False
+    for name, fresh in workflow.collect(Path(options.source), only=options.only).items():
+        path = repository.root() / "data" / "results" / f"{name}.json"
+        try:
+            confirmed = confirm(Result.load(path), fresh)
+        except ResultError as error:
+            print(f"mtlbook: {error}", file=sys.stderr)
+            failed = True
+            continue
+        confirmed.save(path)
+        note = confirmed.provenance["confirmations"][-1]
+        print(
+            f"{name}: {note['records']} of {len(confirmed.records)} numbers measured again, "
+            f"largest relative difference {note['largest_difference']:.1e}"
+        )
+    return 1 if failed else 0
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -152,7 +152,9 @@ def load_experiments(path: str | os.PathLike) -> dict[str, Experiment]:
         raise WorkflowError(f"{path}: " + "; ".join(lines)) from error
 
 
-def expand(path: str | os.PathLike, profile: str, only: Sequence[str] | None = None) -> list[Run]:
+def expand(
+    path: str | os.PathLike, profile: str, only: Sequence[str] | None = None, where: str = ""
+) -> list[Run]:
     """List the runs of a profile, after checking every parameter against its notebook.
 
     Parameters
@@ -162,6 +164,8 @@ def expand(path: str | os.PathLike, profile: str, only: Sequence[str] | None = N
     profile : {"smoke", "laptop", "paper"}
     only : sequence of str, optional
         Experiments; by default all that have the profile.
+    where : str
+        Values that a run must have, for example ``"repeat=0,arm=laf"``; by default any.
 
     Returns
     -------
@@ -193,7 +197,11 @@ def expand(path: str | os.PathLike, profile: str, only: Sequence[str] | None = N
     for name, experiment in experiments.items():
         if profile in experiment.profiles and (not only or name in only):
             runs += _runs(root, name, experiment, profile)
-    return runs
+    wanted = set(where.split(",")) - {""}
+    chosen = [run for run in runs if wanted <= set(run.id.split(","))]
+    if runs and not chosen:
+        raise WorkflowError(f"where: expected values of a run such as {runs[0].id}, got {where!r}")
+    return chosen
 
 
 def is_current(run: Run) -> bool:
@@ -287,6 +295,7 @@ def snakemake_command(
     profile: str,
     *,
     only: Sequence[str] = (),
+    where: str = "",
     cores: int = 1,
     extra: Sequence[str] = (),
 ) -> list[str]:
@@ -302,7 +311,8 @@ def snakemake_command(
     command += ["--directory", str(root), "--cores", str(cores), "--keep-going"]
     command += ["--rerun-triggers", "mtime", "--nolock", "--ignore-incomplete", "--quiet", "all"]
     command += ["--config", f"profile={profile}"]
-    return [*command, *([f"only={'+'.join(only)}"] if only else []), *extra]
+    command += [f"only={'+'.join(only)}"] if only else []
+    return [*command, *([f"where={where}"] if where else []), *extra]
 
 
 def reproduce(
@@ -310,6 +320,7 @@ def reproduce(
     profile: str,
     *,
     only: Sequence[str] = (),
+    where: str = "",
     cores: int = 1,
     extra: Sequence[str] = (),
     keep_stale: bool = False,
@@ -321,7 +332,7 @@ def reproduce(
     ----------
     root : Path
         The repository.
-    profile, only
+    profile, only, where
         As in `expand`.
     cores : int
         Runs at a time; each uses one thread.
@@ -344,7 +355,8 @@ def reproduce(
     KeyboardInterrupt
         After the workers have been stopped.
     """
-    runs = [run for run in expand(root / repository.EXPERIMENTS, profile, only) if not run.skip]
+    runs = expand(root / repository.EXPERIMENTS, profile, only, where)
+    runs = [run for run in runs if not run.skip]
     folder = root / "runs" / profile
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / ".lock") as lock:
@@ -363,7 +375,7 @@ def reproduce(
         for run in unfinished:
             run.progress.unlink(missing_ok=True)
             run.failed.unlink(missing_ok=True)
-        command = snakemake_command(root, profile, only=only, cores=cores, extra=extra)
+        command = snakemake_command(root, profile, only=only, where=where, cores=cores, extra=extra)
         log = folder / "snakemake.log"
         with log.open("w", encoding="utf-8") as stream:
             # A session of its own: an interrupt reaches this process alone, which then stops the

@@ -247,6 +247,20 @@ def test_record_merges_runs(project, capsys):
     assert cli.main(["record", "--from", "runs/paper"]) == 2
 
 
+def test_confirm_notes_what_was_measured_again(project, capsys):
+    save(project / "data/results/tiny.json", gain=1.0)
+    save(project / "runs/laptop/tiny/all.json", gain=1.0)
+    assert cli.main(["confirm", "--from", "runs/laptop"]) == 0
+    assert "tiny: 6 of 6 numbers measured again" in capsys.readouterr().out
+    committed = Result.load(project / "data/results/tiny.json")
+    assert committed.provenance["confirmations"][0]["runs"] == ["all"]
+    save(project / "runs/laptop/tiny/all.json", gain=1.1)
+    before = (project / "data/results/tiny.json").read_text()
+    assert cli.main(["confirm", "--from", "runs/laptop"]) == 1
+    assert "measured again" in capsys.readouterr().err
+    assert (project / "data/results/tiny.json").read_text() == before
+
+
 # reproduce, rerun
 
 

@@ -218,6 +218,38 @@ def test_merge_refuses_mixtures_unless_allowed():
     assert "mixed" not in merge({"a": run_result("a", 0), "b": more}).provenance
 
 
+def test_repeated_runs_confirm_a_result_for_other_code(monkeypatch):
+    committed = merge({f"a,{i}": run_result("a", i, code="old") for i in range(1, 4)})
+    fresh = merge({"a,2": run_result("a", 2, code="new")})
+    fresh.records[0]["value"] *= 1 + 1e-6
+    confirmed = results.confirm(committed, fresh)
+    (note,) = confirmed.provenance["confirmations"]
+    assert (note["runs"], note["records"]) == (["a,2"], 1)
+    assert note["largest_difference"] == pytest.approx(1e-6, rel=1e-3)
+    assert confirmed.records == committed.records and "confirmations" not in committed.provenance
+    assert len(results.confirm(confirmed, fresh).provenance["confirmations"]) == 1
+
+    now = {"norms.py": "new"}
+    monkeypatch.setattr(results, "_code_hash", now.get)
+    assert not audits._code_current(committed)
+    assert audits._code_current(confirmed)
+    now["norms.py"] = "newer"
+    assert not audits._code_current(confirmed)
+
+
+def test_what_differs_is_not_confirmed():
+    committed = merge({f"a,{i}": run_result("a", i, code="old") for i in range(1, 4)})
+    other = run_result("a", 2, code="new")
+    other.records[0]["value"] *= 1.001
+    for fresh, why in (
+        (other, "committed 2 for .*, measured again 2.002"),
+        (run_result("b", 2), r"no committed number for \('b', 2, 'm', None\)"),
+        (run_result("a", 2, sha256="2"), "expected runs of this experiment on the same data"),
+    ):
+        with pytest.raises(ResultError, match=why):
+            results.confirm(committed, merge({"x": fresh}))
+
+
 def test_merge_refuses_doubles_and_strangers():
     with pytest.raises(ResultError, match="runs x and y of e both hold arm a, repeat 0, metric m"):
         merge({"x": run_result("a", 0), "y": run_result("a", 0)})

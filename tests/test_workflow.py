@@ -179,6 +179,24 @@ def test_expand_without_each_is_one_run(project):
     assert [run.id for run in project.expand(["tiny"])] == ["all"]
 
 
+def test_where_picks_runs(project):
+    project.profile(each={"arm": ["a", "b"], "seconds": [0.1, 0.2]})
+
+    def ids(where):
+        return [run.id for run in workflow.expand(project.file, "smoke", where=where)]
+
+    assert ids("arm=b") == ["arm=b,seconds=0.1", "arm=b,seconds=0.2"]
+    assert ids("seconds=0.2,arm=a") == ["arm=a,seconds=0.2"]
+    with pytest.raises(workflow.WorkflowError, match=r"such as arm=a,seconds=0\.1, got 'arm=c'"):
+        ids("arm=c")
+
+
+def test_where_reaches_snakemake(project):
+    code, out, err = project.reproduce("--where", "arm=b")
+    assert code == 0, err
+    assert "0 of 1 runs are finished" in out and project.finished() == ["arm=b"]
+
+
 def test_data_is_passed_and_a_missing_set_is_a_reason_to_skip(project, monkeypatch):
     monkeypatch.setattr(datasets, "names", lambda: ["here", "gone"])
     monkeypatch.setattr(datasets, "available", lambda name: name == "here")

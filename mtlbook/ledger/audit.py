@@ -163,8 +163,10 @@ def _row(of_paper: Claims, claim: Claim, printed: Printed, results: dict) -> dic
 
 
 def _code_current(result: Result) -> bool:
+    """Whether the present code measured the result, or measured some of it again and agreed."""
     runs = result.provenance.get("runs", [result.provenance])
-    return all(code_is_current(provenance) for provenance in runs)
+    confirmations = result.provenance.get("confirmations", [])
+    return all(map(code_is_current, runs)) or any(map(code_is_current, confirmations))
 
 
 def _same_number(a: float | None, b: float | None) -> bool:

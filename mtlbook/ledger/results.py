@@ -22,7 +22,7 @@ import tempfile
 import time
 import tokenize
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -266,7 +266,7 @@ def merge(
     records = []
     for run, result in runs.items():
         for r in result.records:
-            key = (r["arm"], r["repeat"], r["metric"], r.get("step"))
+            key = _record_key(r)
             if key in seen:
                 raise ResultError(
                     f"runs {seen[key]} and {run} of {experiments[0]} both hold arm {key[0]}, "
@@ -287,6 +287,68 @@ def merge(
         settings=_by_run({run: r.settings for run, r in runs.items()}),
         provenance=provenance,
     )
+
+
+#: Largest relative difference between a number and its repetition by other code. Sums of float32
+#: in another order differ by 1e-6; a changed method does not stay below 1e-4.
+CONFIRMED_WITHIN = 1e-4
+
+
+def confirm(committed: Result, fresh: Result) -> Result:
+    """Note in a committed result that fresh runs by other code gave the same numbers.
+
+    A changed module makes a result outdated although most changes change no number. Some of its
+    runs, repeated, show whether that is so.
+
+    Parameters
+    ----------
+    committed, fresh : Result
+        As `merge` makes them; `fresh` may hold some of the runs only.
+
+    Returns
+    -------
+    Result
+        `committed` with one more entry in ``provenance["confirmations"]``: runs, number of
+        records, largest relative difference, code, packages and platform of the fresh runs.
+
+    Raises
+    ------
+    ResultError
+        If the experiment or the data differ, or a number of `fresh` is not committed or differs by
+        more than ``CONFIRMED_WITHIN``.
+    """
+    name = committed.experiment
+    if (fresh.experiment, fresh.data.get("sha256")) != (name, committed.data.get("sha256")):
+        raise ResultError(
+            f"{name}: expected runs of this experiment on the same data, got {fresh.experiment}"
+        )
+    known = {_record_key(record): record["value"] for record in committed.records}
+    largest = 0.0
+    for record in fresh.records:
+        key, new = _record_key(record), record["value"]
+        if key not in known:
+            raise ResultError(f"{name}: no committed number for {key}")
+        difference = abs(new - known[key]) / max(abs(new), abs(known[key]), 1e-12)
+        if difference > CONFIRMED_WITHIN:
+            raise ResultError(f"{name}: committed {known[key]:g} for {key}, measured again {new:g}")
+        largest = max(largest, difference)
+    runs = fresh.provenance["runs"]
+    described = ("code", "git_commit", "packages", "platform", "device")
+    note = {
+        "runs": [run for entry in runs for run in entry["of"]],
+        "records": len(fresh.records),
+        "largest_difference": largest,
+        **{key: runs[0][key] for key in described if key in runs[0]},
+    }
+    # a newer note on the same runs replaces the older one
+    earlier = committed.provenance.get("confirmations", [])
+    kept = [other for other in earlier if other["runs"] != note["runs"]]
+    return replace(committed, provenance={**committed.provenance, "confirmations": [*kept, note]})
+
+
+def _record_key(record: Mapping[str, Any]) -> tuple:
+    """What identifies a number within a result."""
+    return record["arm"], record["repeat"], record["metric"], record.get("step")
 
 
 def describe_data(data: Any) -> dict[str, Any]:
