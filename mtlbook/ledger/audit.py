@@ -38,7 +38,7 @@ def audit(claims_folder: str | os.PathLike, results: Mapping[str, Result]) -> li
         One object a claim: ``claim``, ``paper``, ``where``, ``statement``, ``known``, ``asked_by``,
         ``printed``, ``unit``, ``ours``, ``low``, ``high`` (95 % interval), ``n`` (repeats),
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
-        ``code_current`` (None where nothing was measured).
+        ``headline``, ``code_current`` (None where nothing was measured).
 
     Raises
     ------
@@ -158,6 +158,7 @@ def _row(of_paper: Claims, claim: Claim, printed: Printed, results: dict) -> dic
         "stand_in": f"{result.data.get('name')} for {stand_in}" if stand_in else None,
         "experiment": experiment,
         "result_file": f"{experiment}.json" if result else None,
+        "headline": claim.headline,
         "code_current": _code_current(result) if result else None,
     }
 

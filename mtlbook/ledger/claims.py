@@ -46,6 +46,8 @@ class Claim(BaseModel):
     experiments : tuple of str
         The first one with results decides; the later ones are stand-ins.
     rule : Rule
+    headline : bool
+        Shown on the first page of the project, with few others of its paper.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +63,7 @@ class Claim(BaseModel):
     unit: str = ""
     experiments: tuple[str, ...] = Field(min_length=1)
     rule: Rule
+    headline: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Claim:

@@ -12,6 +12,7 @@ from mtlbook.ledger import repository
 from mtlbook.ledger.audit import audit, load_results
 
 WIDTH = 110
+VERDICTS = ("reproduced", "direction", "not reproduced", "not attempted")
 
 _KNOWN = {
     "printed": "printed",
@@ -65,8 +66,7 @@ def table(rows: Sequence[Mapping[str, Any]], committed: Mapping[str, Mapping] | 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """Count the verdicts in one line."""
     counts = Counter(row["verdict"] for row in rows)
-    order = ("reproduced", "direction", "not reproduced", "not attempted")
-    parts = [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
     return f"{len(rows)} claims: " + ", ".join(parts)
 
 
@@ -129,19 +129,25 @@ def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None 
 def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
     """Return a README with the verdicts between its ``results:begin`` and ``results:end`` marks.
 
-    One line a claim that has been attempted on the paper's own data, then the count of all.
+    First the number of verdicts of every paper, then its headline claims, one line each.
     """
     begin, end = "<!-- results:begin", "<!-- results:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"text: expected one {begin!r} and one {end!r}")
     head, rest = text.split(begin)
     mark = begin + rest[: rest.index("-->") + 3]
-    lines = ["| Claim | Paper | Ours [95 % interval] | Verdict |", "|---|---|---|---|"]
+    lines = [f"| paper | claims | {' | '.join(VERDICTS)} |", "|---" * (2 + len(VERDICTS)) + "|"]
+    for paper in dict.fromkeys(row["paper"] for row in rows):
+        found = Counter(row["verdict"] for row in rows if row["paper"] == paper)
+        counts = [found.total(), *(found[verdict] for verdict in VERDICTS)]
+        lines.append(_table_row([paper.upper(), *map(str, counts)]))
+    lines += ["", "| claim | paper | ours [95 % interval] | verdict |", "|---|---|---|---|"]
     for row in rows:
-        if row["verdict"] != "not attempted" and not row["stand_in"]:
-            cells = [row["statement"], printed(row), interval(row), row["verdict"]]
-            lines.append(_table_row(cells))
-    return "\n".join([f"{head}{mark}", *lines, "", f"{summary(rows)}.", end]) + rest.split(end)[1]
+        if row["headline"]:
+            claim = f"{row['paper'].upper()}: {row['statement']}"
+            verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
+            lines.append(_table_row([claim, printed(row), interval(row), verdict]))
+    return "\n".join([f"{head}{mark}", *lines, end]) + rest.split(end)[1]
 
 
 def printed(row: Mapping[str, Any]) -> str:
