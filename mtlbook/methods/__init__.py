@@ -13,6 +13,23 @@ _MODULES = {
     "HardSharing": "baselines",
     "Pooled": "baselines",
     "TNRDMTL": "tnrdmtl",
+    "MTAL": "mtal",
+    "CrossStitch": "cross_stitch",
+    "MRN": "mrn",
+    "FixedRelation": "mrn",
+    "DRN": "drn",
+    "DMTLTF": "dmtl_tf",
+    "Lasso": "shallow",
+    "L21": "shallow",
+    "MTFL": "shallow",
+    "RMTL": "shallow",
+    "MTRL": "shallow",
+    "SharedTrunk": "trunk",
+    "TaskHeads": "trunk",
+    "SRDML": "srdml",
+    "MMoE": "experts",
+    "PLE": "experts",
+    "Balanced": "balancing",
 }
 
 __all__ = list(_MODULES)

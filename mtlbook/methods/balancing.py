@@ -1,0 +1,170 @@
+"""Gradient balancing: MGDA and PCGrad, by TorchJD, on the trunk that the tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mtlbook.methods.base import Method
+from mtlbook.methods.trunk import SharedTrunk
+from mtlbook.relations import Relation
+
+BALANCINGS = ("mgda", "mgda-ub", "pcgrad")
+
+
+class Weighting:
+    """Weights of T gradients from their inner products.
+
+    Parameters
+    ----------
+    kind : "mgda" | "mgda-ub" | "pcgrad"
+    rule : callable
+        TorchJD's, ``(T, T) -> (T,)``.
+    """
+
+    def __init__(self, kind: str, rule: Callable[[Tensor], Tensor]):
+        self.kind, self.rule, self.calls = kind, rule, 0
+
+    def __call__(self, gramian: Tensor) -> Tensor:
+        # PCGrad goes through the tasks in random order, which it draws from torch's own stream
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.calls)
+            self.calls += 1
+            return self.rule(gramian)
+
+
+def weighting(kind: str) -> Weighting:
+    """The rule of a method of gradient balancing.
+
+    Parameters
+    ----------
+    kind : "mgda" | "mgda-ub" | "pcgrad"
+        MGDA (Désidéri 2012): the convex combination of least norm, by Frank and Wolfe's method;
+        with "ub" its upper bound (Sener and Koltun 2018), on the gradients in the features instead
+        of those in the trunk's parameters. PCGrad (Yu et al. 2020): the sum of the gradients, from
+        each of which its conflicting part is removed, task by task in random order.
+    """
+    if kind not in BALANCINGS:
+        raise ValueError(f"balancing: expected one of {BALANCINGS}, got {kind!r}")
+    try:
+        from torchjd.aggregation import MGDAWeighting, PCGradWeighting
+    except ImportError as error:
+        raise ImportError(
+            f"{kind} needs torchjd: pip install 'mtlbook[reproduce]', or pip install torchjd"
+        ) from error
+    return Weighting(kind, PCGradWeighting() if kind == "pcgrad" else MGDAWeighting())
+
+
+def balanced_backward(
+    method: SharedTrunk, losses: Tensor, penalty: Tensor, weights: Weighting
+) -> None:
+    r"""Gradients of a method with one trunk: heads as ever, the trunk's combined by ``weights``.
+
+    The trunk gets :math:`\sum_t \alpha_t \nabla \ell_t`, with :math:`\alpha` from the inner
+    products of the tasks' gradients, plus the penalty's gradient as it is.
+
+    Parameters
+    ----------
+    method : SharedTrunk
+        After its forward pass.
+    losses : Tensor, shape ``(T,)``
+    penalty : Tensor, scalar
+    weights : Weighting
+
+    Notes
+    -----
+    One pass through the heads gives every task's gradient in its own copy of the features. MGDA-UB
+    needs no more; the others go through the trunk once a task. The weights are found on the host,
+    which waits for the device.
+    """
+    trunk = [p for p in method.trunk.parameters() if p.requires_grad]
+    if not trunk:
+        (losses.sum() + penalty).backward()
+        return
+    batch = method.batch
+    if weights.kind == "mgda-ub" and not batch.shared:
+        raise ValueError("balancing: expected tasks on the same samples with 'mgda-ub'")
+    own = [p for p in method.heads.parameters() if p.requires_grad]
+    in_features, *in_heads = torch.autograd.grad(
+        losses.sum(), [batch.per_task, *own], retain_graph=True, materialize_grads=True
+    )
+    read = [batch.features] * len(losses) if batch.shared else batch.per_task.unbind(0)
+    if weights.kind == "mgda-ub":
+        rows = in_features.flatten(1)
+        alpha = weights(rows @ rows.mT)
+        combined = torch.autograd.grad(
+            batch.features,
+            trunk,
+            torch.tensordot(alpha, in_features, dims=1),
+            retain_graph=True,
+            materialize_grads=True,
+        )
+    else:
+        jacobian = [
+            torch.autograd.grad(x, trunk, g, retain_graph=True, materialize_grads=True)
+            for x, g in zip(read, in_features, strict=True)
+        ]
+        jacobian = [torch.stack(rows) for rows in zip(*jacobian, strict=True)]  # (T, ...) each
+        alpha = weights(sum(rows.flatten(1) @ rows.flatten(1).mT for rows in jacobian))
+        combined = [torch.tensordot(alpha, rows, dims=1) for rows in jacobian]
+    if penalty.requires_grad:
+        penalty.backward()
+    _add_gradients([*trunk, *own], [*combined, *in_heads])
+
+
+def _add_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = g if p.grad is None else p.grad + g
+
+
+class Balanced(Method):
+    r"""A method with one trunk whose tasks' gradients are balanced there.
+
+    OBJECTIVE   that of ``method``; only the direction of the trunk's step differs
+
+    Parameters
+    ----------
+    method : SharedTrunk
+        Plain :class:`SharedTrunk` gives the tables' MGDA-UB and PCGrad.
+    kind : "mgda" | "mgda-ub" | "pcgrad"
+        As in :func:`weighting`. The sum with equal weights needs no wrapper: it is the method.
+
+    References
+    ----------
+    Désidéri, J.-A., *Multiple-gradient descent algorithm (MGDA) for multiobjective optimization*,
+    C. R. Math. 350, 2012. Sener, O. and Koltun, V., *Multi-task learning as multi-objective
+    optimization*, NeurIPS 2018. Yu, T. et al., *Gradient surgery for multi-task learning*,
+    NeurIPS 2020.
+    """
+
+    def __init__(self, method: SharedTrunk, kind: str):
+        super().__init__()
+        if not isinstance(method, SharedTrunk):
+            raise ValueError(f"method: expected one with a shared trunk, got {type(method)}")
+        self.method = method
+        self.weighting = weighting(kind)
+
+    @property
+    def tasks(self) -> Sequence:
+        return self.method.tasks
+
+    @property
+    def update_every(self) -> int:
+        return self.method.update_every
+
+    def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self.method(inputs)
+
+    def penalty(self) -> Tensor:
+        return self.method.penalty()
+
+    def backward(self, losses: Tensor, penalty: Tensor) -> None:
+        balanced_backward(self.method, losses, penalty, self.weighting)
+
+    def update(self) -> None:
+        self.method.update()
+
+    def relation(self) -> Relation | None:
+        return self.method.relation()

@@ -1,0 +1,144 @@
+"""One trunk of any kind and a stack of heads: what SRDML, MMoE and PLE stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mtlbook.layers import TaskLinear
+from mtlbook.methods.base import Method
+from mtlbook.tensors import Ragged
+
+
+class TaskHeads(nn.Module):
+    """T dense heads with a task axis: ``(T, B, ...) -> (T, B, K)``, features flattened.
+
+    Parameters
+    ----------
+    in_features : int
+        Of the flattened features.
+    outputs : sequence of T int
+        Outputs of each head; narrower ones are padded.
+    hidden : sequence of int
+        Widths of the hidden layers; none for linear heads.
+    activation : type of nn.Module
+    seed : int
+        Weights are drawn uniformly after Glorot and Bengio (2010), biases are zero: what Keras
+        does by itself, and so the code of SRDML. Every task and layer has its own stream.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        outputs: Sequence[int],
+        *,
+        hidden: Sequence[int] = (128,),
+        activation: type[nn.Module] = nn.ReLU,
+        seed: int,
+    ):
+        super().__init__()
+        self.tasks = len(outputs)
+        self.widths = None if len(set(outputs)) == 1 else list(outputs)
+        self.layers = nn.Sequential()
+        sizes = [in_features, *hidden]
+        for before, width in zip(sizes, hidden, strict=False):
+            self.layers.append(TaskLinear(self.tasks, before, width))
+            self.layers.append(activation())
+        self.layers.append(TaskLinear(self.tasks, sizes[-1], max(outputs)))
+        dense = [layer for layer in self.layers if isinstance(layer, TaskLinear)]
+        for i, layer in enumerate(dense):
+            widths = outputs if i == len(dense) - 1 else [layer.weight.shape[-1]] * self.tasks
+            glorot(layer, widths, seed=1000 * seed + i)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features.flatten(2))
+
+    def hidden_relu(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Weights and biases if there is one hidden layer and it is ReLU, else None.
+
+        What :func:`mtlbook.saliency.task_saliency` asks for.
+        """
+        if len(self.layers) != 3 or type(self.layers[1]) is not nn.ReLU:
+            return None
+        first, second = self.layers[0], self.layers[2]
+        return first.weight, first.bias, second.weight, second.bias
+
+
+def glorot(layer: TaskLinear, widths: Sequence[int], *, seed: int) -> None:
+    """Glorot's uniform weights for each copy of a layer, from a stream of its own; biases zero."""
+    with torch.no_grad():
+        for t, (weight, width) in enumerate(zip(layer.weight, widths, strict=True)):
+            generator = torch.Generator().manual_seed(1_000_000 * seed + t)
+            weight.zero_()
+            nn.init.xavier_uniform_(weight[:, :width], generator=generator)
+        layer.bias.zero_()
+
+
+@dataclass
+class Batch:
+    """What a forward pass leaves for the penalty and the backward pass.
+
+    Attributes
+    ----------
+    features : Tensor, shape ``(n, ...)``
+        The trunk's output on every sample once.
+    per_task : Tensor, shape ``(T, B, ...)``
+        What the heads have read.
+    shared : bool
+        Whether all tasks looked at the same samples.
+    """
+
+    features: Tensor
+    per_task: Tensor
+    shared: bool
+
+
+class SharedTrunk(Method):
+    r"""Hard sharing with a trunk of any kind: one trunk, a head for each task (Caruana 1997).
+
+    OBJECTIVE   :math:`\sum_t \ell_t(f_t \circ h)`
+
+    Parameters
+    ----------
+    trunk : nn.Module
+        :math:`h`: ``(B, ...) -> (B, ...)``; ``nn.Identity()`` where there is none. It runs once
+        where the tasks share their inputs.
+    heads : TaskHeads, or nn.ModuleList of T modules
+        :math:`f_1, \dots, f_T`; a stack is faster. Each of T modules maps features to ``(B, K)``.
+    """
+
+    def __init__(self, trunk: nn.Module, heads: nn.Module):
+        super().__init__()
+        self.trunk, self.heads = trunk, heads
+        self.batch: Batch | None = None
+
+    @property
+    def tasks(self) -> range:
+        stacked = hasattr(self.heads, "tasks")
+        return range(self.heads.tasks if stacked else len(self.heads))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        shared, lengths = all(x is inputs[0] for x in inputs), None
+        if shared:
+            features = self.trunk(inputs[0])
+            per_task = features.expand(len(inputs), *features.shape)
+        else:
+            samples = Ragged.stack(inputs)
+            merged = self.trunk(samples.padded.flatten(0, 1))
+            per_task, lengths = merged.unflatten(0, samples.padded.shape[:2]), samples.lengths
+            features = torch.cat(list(samples.like(per_task)))
+        if torch.is_grad_enabled():
+            self.batch = Batch(features, per_task, shared)
+        if hasattr(self.heads, "tasks"):
+            return Ragged(self.heads(per_task), lengths, self.heads.widths)
+        lengths = lengths or [per_task.shape[1]] * len(per_task)
+        return [
+            head(x)[:n] for head, x, n in zip(self.heads, per_task.unbind(0), lengths, strict=True)
+        ]
+
+    def update(self) -> None:
+        """Let go of the batch: its graph is used up."""
+        self.batch = None

@@ -1,0 +1,249 @@
+r"""Per-task saliency: gradients of the tasks' predictions in a shared feature map, and distances.
+
+For a feature map ``A`` and heads ``f_1 .. f_T`` the saliency of task t is ``d f_t(A) / d A``, one
+gradient a sample. Of a linear head it is the weight vector; of any other it is what takes that
+vector's place (Bai and Zhao, *Saliency-regularized deep multi-task learning*, KDD 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Heads = Sequence[Callable[[Tensor], Tensor]] | nn.Module
+Scalar = Literal["sum", "max"] | Tensor | None
+
+
+def task_saliency(
+    heads: Heads,
+    features: Tensor,
+    create_graph: bool = False,
+    reduction: Literal["none", "sum", "mean"] = "none",
+    *,
+    scalar: Scalar = None,
+) -> Tensor:
+    r"""Gradient of every task's prediction in the features, for every sample of a batch.
+
+    :math:`s_{tb} = \partial f_t(A_b) / \partial A_b`, in one pass through the heads for all tasks
+    and samples, and none through what made the features.
+
+    Parameters
+    ----------
+    heads : sequence of T modules, or one module for all tasks
+        Each of the T maps ``(B, ...)`` to ``(B,)`` or ``(B, K_t)``. The one module has an integer
+        ``tasks``, maps ``(T, B, ...)`` to ``(T, B, K)`` and may have ``widths``, T numbers of
+        outputs that are not padding, and ``hidden_relu()``
+        (:class:`mtlbook.methods.trunk.TaskHeads`). Heads must treat the samples of a batch apart:
+        no batch normalisation.
+    features : Tensor, shape ``(B, ...)``
+        ``(B, D)``, or a map ``(B, C, H, W)``, channels first.
+    create_graph : bool
+        Whether the result can be differentiated, as a regulariser must be.
+    reduction : "none" | "sum" | "mean"
+        Over all axes after the channels: ``"mean"`` gives the channel weights of Grad-CAM,
+        ``"sum"`` those of the code of SRDML. Features ``(B, D)`` have no such axes.
+    scalar : None | "sum" | "max" | Tensor of int, shape ``(B,)`` or ``(T, B)``
+        Which number of a head with several outputs is differentiated: their sum, the largest, or
+        the one with the given number (the true class). With one output there is no choice.
+
+    Returns
+    -------
+    Tensor, shape ``(T, B, ...)``, or ``(T, B, C)`` if reduced
+
+    Notes
+    -----
+    Samples do not meet in the heads, so the gradient of :math:`\sum_b f_t(A_b)` holds the
+    gradients of all samples; tasks do not meet either if each has a copy of the features.
+
+    Heads of one hidden ReLU layer, :math:`f(a) = v^\top \max(U a + b, 0) + c`, have the closed form
+    :math:`U^\top (v \odot [U a + b > 0])`, chosen by itself. It needs no second
+    differentiation, because the mask is constant almost everywhere; and sums over space can be
+    taken of U, once, instead of over every sample's gradient.
+
+    Examples
+    --------
+    >>> head = torch.nn.Linear(2, 1)
+    >>> saliency = task_saliency([head], torch.randn(3, 2))
+    >>> torch.equal(saliency, head.weight.detach().expand(1, 3, 2))
+    True
+    """
+    if features.ndim < 2 or not features.is_floating_point():
+        raise ValueError(
+            "features: expected a floating tensor of shape (B, ...), got "
+            f"{features.dtype} of shape {tuple(features.shape)}"
+        )
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"reduction: expected 'none', 'sum' or 'mean', got {reduction!r}")
+    layers = _hidden_relu(heads)
+    if layers is not None:
+        with torch.set_grad_enabled(create_graph):
+            return _closed_form(layers, features, reduction, scalar, _widths(heads))
+    with torch.enable_grad():
+        if not create_graph or not features.requires_grad:
+            features = features.detach().requires_grad_()
+        return _by_autograd(heads, features, create_graph, reduction, scalar)
+
+
+def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tensor:
+    r"""Distances between the tasks' saliencies, summed over the batch.
+
+    ============ =================================================================
+    p            entry (i, j)
+    ============ =================================================================
+    1, 2         :math:`\sum_b \|s_{ib} - s_{jb}\|_p`
+    "cosine"     :math:`\sum_b \tfrac12 \|\hat s_{ib} - \hat s_{jb}\|_2^2`, which is
+                 :math:`\sum_b 1 - \cos(s_{ib}, s_{jb})`
+    ============ =================================================================
+
+    with :math:`\hat s = s / \|s\|_2`, and 0 for 0: equal saliencies are at distance 0, even zeros.
+
+    Parameters
+    ----------
+    saliency : Tensor, shape ``(T, B, ...)``
+    p : 1 | 2 | "cosine"
+
+    Returns
+    -------
+    Tensor, shape ``(T, T)``
+        Symmetric, with zeros on the diagonal and finite sub-gradients everywhere.
+
+    Notes
+    -----
+    Nothing larger than the saliency itself and ``(B, T, T)`` is ever made.
+    """
+    if saliency.ndim < 3:
+        raise ValueError(f"saliency: expected shape (T, B, ...), got {tuple(saliency.shape)}")
+    if p not in (1, 2, "cosine"):
+        raise ValueError(f"p: expected 1, 2 or 'cosine', got {p!r}")
+    s = saliency.flatten(2)
+    s = s if s.dtype == torch.float64 else s.float()  # half the mantissa is too little to sum in
+    if p == 1:  # the norm of all samples' differences is the sum of the samples' norms
+        rows = s.flatten(1)
+        distances = torch.cdist(rows, rows, p=1)
+    elif p == 2:
+        rows = s.transpose(0, 1)  # (B, T, D)
+        # without the matrix product: it loses the small distances
+        each = torch.cdist(rows, rows, p=2, compute_mode="donot_use_mm_for_euclid_dist")
+        distances = each.sum(0)
+    else:
+        length = torch.linalg.vector_norm(s, dim=2, keepdim=True)
+        unit = (s / torch.where(length > 0, length, 1)).flatten(1)
+        cosines = unit @ unit.mT  # sums over the batch
+        squares = cosines.diagonal()
+        distances = (squares[:, None] + squares[None, :]) / 2 - cosines
+    return distances.to(saliency.dtype)
+
+
+def _by_autograd(heads, features, create_graph, reduction, scalar) -> Tensor:
+    tasks = _count(heads)
+    copies = features.expand(tasks, *features.shape)
+    if isinstance(heads, nn.Module) and hasattr(heads, "tasks"):
+        outputs = [heads(copies)]
+        widths = _widths(heads)
+        scalars = [scalar]
+    else:
+        outputs = [head(x) for head, x in zip(heads, copies.unbind(0), strict=True)]
+        widths = None
+        one_each = isinstance(scalar, Tensor) and scalar.ndim == 2
+        scalars = list(scalar) if one_each else [scalar] * tasks
+    # (..., B) is one output without its axis
+    outputs = [y if y.ndim > (1 if len(outputs) == tasks else 2) else y[..., None] for y in outputs]
+    weights = [
+        _selector(y.detach(), k, widths).expand_as(y) for y, k in zip(outputs, scalars, strict=True)
+    ]
+    (saliency,) = torch.autograd.grad(
+        outputs, copies, weights, create_graph=create_graph, materialize_grads=True
+    )
+    if reduction == "none" or saliency.ndim == 3:
+        return saliency
+    flat = saliency.flatten(3)
+    return flat.sum(-1) if reduction == "sum" else flat.mean(-1)
+
+
+def _closed_form(layers, features, reduction, scalar, widths) -> Tensor:
+    first, bias, second, second_bias = layers  # (T, D, H), (T, H), (T, H, K), (T, K)
+    size = prod(features.shape[1:])
+    if first.shape[1] != size:
+        raise ValueError(
+            f"features: expected {first.shape[1]} numbers a sample for these heads, got shape "
+            f"{tuple(features.shape)}"
+        )
+    with torch.no_grad():
+        hidden = features.flatten(1) @ first + bias[:, None]  # (T, B, H)
+        mask = hidden > 0
+        outputs = second_bias[:, None]  # of which only the number matters, unless one is chosen
+        if isinstance(scalar, str) and scalar == "max":
+            outputs = hidden.relu() @ second + outputs
+    selector = _selector(outputs, scalar, widths)
+    coefficients = (selector @ second.mT) * mask  # (T, B, H)
+    shape = features.shape[1:]
+    if reduction != "none" and features.ndim > 2:
+        first = first.unflatten(1, (shape[0], -1))
+        first = first.sum(2) if reduction == "sum" else first.mean(2)
+        shape = shape[:1]
+    return (coefficients @ first.mT).unflatten(-1, shape)
+
+
+def _selector(outputs: Tensor, scalar: Scalar, widths: Sequence[int] | None) -> Tensor:
+    """By what to multiply outputs ``(..., B, K)`` so that their sum is the chosen scalar."""
+    k = outputs.shape[-1]
+    valid = None
+    if widths is not None:
+        columns = torch.arange(k, device=outputs.device)
+        valid = columns < torch.tensor(widths, device=outputs.device)[:, None, None]  # (T, 1, K)
+    if scalar is None:
+        if k != 1:
+            raise ValueError(
+                f"scalar: expected 'sum', 'max' or the classes' numbers for heads of {k} outputs, "
+                "got None"
+            )
+        return torch.ones_like(outputs)
+    if isinstance(scalar, Tensor):
+        chosen = scalar.expand(*outputs.shape[:-2], scalar.shape[-1])
+    elif scalar == "sum":
+        return torch.ones_like(outputs) if valid is None else valid.to(outputs.dtype)
+    elif scalar == "max":
+        chosen = (outputs if valid is None else outputs.masked_fill(~valid, -torch.inf)).argmax(-1)
+    else:
+        raise ValueError(
+            f"scalar: expected None, 'sum', 'max' or a tensor of numbers, got {scalar!r}"
+        )
+    return outputs.new_zeros(*chosen.shape, k).scatter_(-1, chosen[..., None], 1)
+
+
+def _hidden_relu(heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Weights (T, D, H), (T, H), (T, H, K), (T, K) if all heads are linear, ReLU, linear."""
+    if hasattr(heads, "hidden_relu"):
+        return heads.hidden_relu()
+    if isinstance(heads, nn.Module) and not isinstance(heads, nn.ModuleList):
+        return None
+    found = []
+    for head in heads:
+        layers = [m for m in head if type(m) is not nn.Flatten] if _is_sequential(head) else []
+        if [type(m) for m in layers] != [nn.Linear, nn.ReLU, nn.Linear]:
+            return None
+        if layers[0].bias is None or layers[2].bias is None:
+            return None
+        found.append((layers[0].weight.mT, layers[0].bias, layers[2].weight.mT, layers[2].bias))
+    if len({tuple(w.shape for w in weights) for weights in found}) != 1:
+        return None
+    return tuple(torch.stack(weights) for weights in zip(*found, strict=True))
+
+
+def _is_sequential(head) -> bool:
+    return type(head) is nn.Sequential
+
+
+def _count(heads: Heads) -> int:
+    tasks = heads.tasks if hasattr(heads, "tasks") else len(heads)
+    if tasks < 1:
+        raise ValueError(f"heads: expected at least one, got {tasks}")
+    return tasks
+
+
+def _widths(heads: Heads) -> Sequence[int] | None:
+    return getattr(heads, "widths", None)
