@@ -1,0 +1,416 @@
+r"""Similar convolution kernels: how alike they are, how alike chance makes them, and sharing them.
+
+A *kernel* is one row of numbers, whatever its shape: a whole filter (in, k, k) or a slice (k, k) of
+one. P kernels have a (P, P) matrix of similarities; row-stochastic weights made of it mix them,
+``K' = W K``: one product of matrices, however many tasks the kernels come from.
+
+**Reconstruction.** Of MTAL (Feng and Chen, arXiv 2101.12431) only the abstract, the setting and the
+notation are known to us. That kernels are aggregated with weights if their similarity exceeds rho
+is the abstract's; the measure, the weights and all else here are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import lgamma
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Similarity = Literal["cosine", "pearson", "gaussian"] | Callable[[Tensor], Tensor]
+PAIRS = ("all", "mutual-best")
+
+
+# Similarity
+
+
+def cosine_similarity(kernels: Tensor) -> Tensor:
+    r"""Cosines of all pairs, :math:`s_{pq} = \langle K_p, K_q \rangle / \|K_p\| \|K_q\|`.
+
+    Parameters
+    ----------
+    kernels : Tensor, shape ``(P, ...)``
+
+    Returns
+    -------
+    Tensor, shape ``(P, P)``
+        In [-1, 1], the diagonal 1. A zero kernel is similar to itself alone: its row is 0.
+
+    Examples
+    --------
+    >>> cosine_similarity(torch.tensor([[1.0, 0], [3, 3], [0, 0]]))
+    tensor([[1.0000, 0.7071, 0.0000],
+            [0.7071, 1.0000, 0.0000],
+            [0.0000, 0.0000, 1.0000]])
+    """
+    rows = _rows(kernels)
+    # in float64, in which the squares of float32 neither overflow nor vanish
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    unit = rows / torch.where(length > 0, length, 1).to(rows.dtype)
+    return (unit @ unit.mT).clamp(-1, 1).fill_diagonal_(1)
+
+
+def pearson_similarity(kernels: Tensor) -> Tensor:
+    r"""Correlations of all pairs: :func:`cosine_similarity` of the kernels less their means.
+
+    Parameters
+    ----------
+    kernels : Tensor, shape ``(P, ...)``
+
+    Returns
+    -------
+    Tensor, shape ``(P, P)``
+        A constant kernel, and so any kernel of one entry, is similar to itself alone.
+    """
+    rows = _rows(kernels).double()
+    centred = rows - rows.mean(1, keepdim=True)
+    # What rounding leaves of a constant kernel is no direction.
+    constant = centred.norm(dim=1, keepdim=True) <= 1e-12 * rows.norm(dim=1, keepdim=True)
+    return cosine_similarity(centred.masked_fill(constant, 0)).to(kernels.dtype)
+
+
+def gaussian_similarity(kernels: Tensor, sigma: float | None = None) -> Tensor:
+    r"""Closeness of all pairs, :math:`s_{pq} = \exp(-\|K_p - K_q\|^2 / \sigma)`.
+
+    Parameters
+    ----------
+    kernels : Tensor, shape ``(P, ...)``
+    sigma : float, optional
+        In squared units of the kernels; by default their mean squared length, so that scaling all
+        kernels changes nothing (independent ones of equal length then read ``exp(-2)``).
+
+    Returns
+    -------
+    Tensor, shape ``(P, P)``
+        In [0, 1], the diagonal 1. Unlike a cosine it sees lengths; two zero kernels are equal.
+    """
+    if sigma is not None and not sigma > 0:
+        raise ValueError(f"sigma: expected a number > 0, got {sigma}")
+    rows = _rows(kernels).double()
+    squares = rows.square().sum(1)
+    if sigma is None:
+        mean = squares.detach().mean()
+        sigma = torch.where(mean > 0, mean, 1)
+    distance = (squares[:, None] + squares[None, :] - 2 * rows @ rows.mT).clamp(min=0)
+    return torch.exp(-distance / sigma).fill_diagonal_(1).to(kernels.dtype)
+
+
+MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cosine": cosine_similarity,
+    "pearson": pearson_similarity,
+    "gaussian": gaussian_similarity,
+}
+
+
+# Sharing
+
+
+def pair_weights(
+    kernels: Tensor,
+    rho: float,
+    tasks: Tensor | Sequence[int] | None = None,
+    cross_task_only: bool = False,
+    *,
+    pairs: Literal["all", "mutual-best"] = "all",
+    similarity: Similarity = "cosine",
+    logits: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Tensor:
+    r"""The weights W with which kernels are mixed: rows of a stochastic matrix.
+
+    With :math:`P_\rho = \{(p, q) : p \ne q,\ s_{pq} > \rho\}`
+
+    .. math:: W_{pq} \propto \begin{cases} 1 & q = p \\ s_{pq} & (p, q) \in P_\rho \\
+              0 & \text{else} \end{cases}
+
+    Parameters
+    ----------
+    kernels, rho, tasks, cross_task_only, pairs, similarity, order
+        As in :func:`aggregate`.
+    logits : Tensor, shape ``(P, P)``, optional
+        Learned weights: :math:`\exp(a_{pq})` in place of :math:`s_{pq}`, so that a row is a softmax
+        over a kernel (whose own logit is 0) and its partners.
+
+    Returns
+    -------
+    Tensor, shape ``(P, P)``
+    """
+    rows = _rows(kernels)
+    if not rho >= 0:
+        raise ValueError(f"rho: expected a number >= 0, a similarity is a weight, got {rho}")
+    if pairs not in PAIRS:
+        raise ValueError(f"pairs: expected one of {PAIRS}, got {pairs!r}")
+    if not callable(similarity) and similarity not in MEASURES:
+        raise ValueError(
+            f"similarity: expected one of {tuple(MEASURES)} or a function, got {similarity!r}"
+        )
+    if cross_task_only and tasks is None:
+        raise ValueError("tasks: expected the task of each kernel with cross_task_only, got None")
+    s = (similarity if callable(similarity) else MEASURES[similarity])(rows)
+    if cross_task_only:
+        s = s.masked_fill(_same_task(tasks, rows), -torch.inf)
+    if pairs == "mutual-best" and len(rows):
+        s = s.masked_fill(_not_mutual_best(s), -torch.inf)
+    w = F.threshold(s, rho, 0.0)
+    if logits is not None:
+        w = torch.where(w > 0, logits.exp(), 0)
+    w = w.fill_diagonal_(1)
+    w = w / w.sum(1, keepdim=True)
+    return w if order is None else w[order][:, order]
+
+
+def aggregate(
+    kernels: Tensor,
+    rho: float,
+    tasks: Tensor | Sequence[int] | None = None,
+    cross_task_only: bool = False,
+    *,
+    pairs: Literal["all", "mutual-best"] = "all",
+    similarity: Similarity = "cosine",
+    detach: bool = True,
+    weights: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Tensor:
+    r"""Every kernel replaced by the weighted mean of itself and of all that are similar to it.
+
+    .. math:: K'_p = \frac{K_p + \sum_{q \ne p,\ s_{pq} > \rho} s_{pq} K_q}
+                          {1 + \sum_{q \ne p,\ s_{pq} > \rho} s_{pq}}
+
+    Parameters
+    ----------
+    kernels : Tensor, shape ``(P, ...)``
+    rho : float, >= 0
+        Threshold. At 1 or more the kernels are returned as they are, bit for bit.
+    tasks : Tensor or sequence of int, shape ``(P,)``, optional
+        Whose kernel it is; needed with ``cross_task_only``.
+    cross_task_only : bool
+        Drop partners of the same task.
+    pairs : "all" | "mutual-best"
+        ``"mutual-best"``: only pairs in which each is the other's most similar partner.
+    similarity : "cosine" | "pearson" | "gaussian" | callable
+        ``(P, ...) -> (P, P)``.
+    detach : bool
+        Whether the weights are constants to autograd. Gradients reach every partner either way.
+    weights : Tensor, shape ``(P, P)``, optional
+        Learned weights, as logits; see :func:`pair_weights`.
+    order : Tensor, shape ``(P,)``, optional
+        A permutation, for **the control**: kernel p gets the weights of kernel ``order[p]``, and so
+        as many partners, of as high a weight, but strangers; see :func:`random_order`.
+
+    Returns
+    -------
+    Tensor, shape ``(P, ...)``
+
+    Examples
+    --------
+    >>> kernels = torch.tensor([[1.0, 0], [1, 0.1], [0, 1]])
+    >>> aggregate(kernels, 0.9)                                 # the first two are alike
+    tensor([[1.0000, 0.0499],
+            [1.0000, 0.0501],
+            [0.0000, 1.0000]])
+    """
+    if rho >= 1 or not kernels.numel():
+        return kernels
+    source = kernels.detach() if detach else kernels
+    w = pair_weights(
+        source,
+        rho,
+        tasks,
+        cross_task_only,
+        pairs=pairs,
+        similarity=similarity,
+        logits=weights,
+        order=order,
+    )
+    return mix(w, kernels)
+
+
+def mix(weights: Tensor, kernels: Tensor) -> Tensor:
+    """``W K`` for kernels of any shape: (P, P) and (P, ...) to (P, ...), one product."""
+    return (weights @ kernels.flatten(1)).view_as(kernels)
+
+
+def random_order(tasks: Tensor | Sequence[int], *, generator: torch.Generator) -> Tensor:
+    """A random permutation of the kernels of each task among themselves, shape ``(P,)``.
+
+    Weights in this order join as many pairs within each task and between any two tasks, with the
+    same weights, but pairs at random: the control for "similar kernels should be shared".
+    """
+    tasks = torch.as_tensor(tasks)
+    order = torch.arange(len(tasks))
+    for task in tasks.unique():
+        own = (tasks == task).nonzero().flatten()
+        order[own] = own[torch.randperm(len(own), generator=generator)]
+    return order
+
+
+def pair_share(
+    similarity: Tensor,
+    rho: float,
+    tasks: Tensor | Sequence[int] | None = None,
+    which: Literal["all", "within", "across"] = "all",
+) -> Tensor:
+    r"""Share of the pairs with similarity above rho, a scalar (0 where there is no pair).
+
+    Parameters
+    ----------
+    similarity : Tensor, shape ``(P, P)``
+    rho : float
+    tasks : Tensor or sequence of int, shape ``(P,)``, optional
+    which : "all" | "within" | "across"
+        Of all pairs, those within a task (their share is the *redundancy*), or those across tasks.
+    """
+    if which not in ("all", "within", "across"):
+        raise ValueError(f"which: expected 'all', 'within' or 'across', got {which!r}")
+    if which != "all" and tasks is None:
+        raise ValueError(f"tasks: expected the task of each kernel with which={which!r}, got None")
+    counted = torch.ones_like(similarity, dtype=torch.bool).triu(1)
+    if which != "all":
+        same = _same_task(tasks, similarity)
+        counted = counted & (same if which == "within" else ~same)
+    number = counted.sum()
+    return ((similarity > rho) & counted).sum() / number.clamp(min=1)
+
+
+def _rows(kernels: Tensor) -> Tensor:
+    if kernels.ndim < 2 or not kernels.is_floating_point():
+        raise ValueError(
+            "kernels: expected a floating tensor of shape (P, ...), got "
+            f"{kernels.dtype} of shape {tuple(kernels.shape)}"
+        )
+    return kernels.flatten(1)
+
+
+def _same_task(tasks: Tensor | Sequence[int], rows: Tensor) -> Tensor:
+    tasks = torch.as_tensor(tasks, device=rows.device)
+    if tasks.shape != rows.shape[:1]:
+        raise ValueError(
+            f"tasks: expected one for each of {len(rows)} kernels, got shape {tuple(tasks.shape)}"
+        )
+    return tasks[:, None] == tasks[None, :]
+
+
+def _not_mutual_best(s: Tensor) -> Tensor:
+    """Which pairs are not each other's most similar; ties are all best."""
+    others = s.clone().fill_diagonal_(-torch.inf)
+    best = others >= others.amax(1, keepdim=True)
+    return ~(best & best.mT)
+
+
+# Chance
+
+
+def chance_density(cosine: Tensor | float, dimension: int) -> Tensor:
+    r"""Density of the cosine of two random kernels of k entries.
+
+    .. math:: f_k(s) = \frac{(1 - s^2)^{(k - 3) / 2}}{B(\frac12, \frac{k - 1}{2})}
+
+    Parameters
+    ----------
+    cosine : Tensor or float, in [-1, 1]
+    dimension : int, >= 2
+        k. For Pearson's correlation take k - 1: centred kernels live in one dimension less.
+
+    Returns
+    -------
+    Tensor, float64, shape of ``cosine``
+
+    Notes
+    -----
+    Exact if one of the two has a direction that is uniform on the sphere and independent of the
+    other: normal entries of one variance, for example.
+    """
+    _check_dimension(dimension, 2)
+    s = torch.as_tensor(cosine, dtype=torch.float64)
+    a = (dimension - 1) / 2
+    return ((1 - s) * (1 + s)) ** (a - 1) * torch.exp(-torch.tensor(_log_beta(a, 0.5)).double())
+
+
+def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
+    r"""Probability that the cosine of two random kernels of k entries exceeds a value.
+
+    .. math:: \Pr(s > r) = \tfrac12 I_{1 - r^2}\bigl(\tfrac{k - 1}{2}, \tfrac12\bigr), \quad r \ge 0
+
+    with the regularised incomplete beta function I; ``1 - Pr(s > -r)`` for negative r.
+
+    Parameters
+    ----------
+    cosine : Tensor or float
+        At 1 and above the probability is 0, below -1 it is 1.
+    dimension : int, >= 1
+        k; see :func:`chance_density`.
+
+    Returns
+    -------
+    Tensor, float64, shape of ``cosine``
+
+    Examples
+    --------
+    >>> chance_tail(0.8, 9), chance_tail(0.8, 216)   # a 3 x 3 slice, a filter of 24 channels
+    (tensor(0.0027, dtype=torch.float64), tensor(6.7998e-50, dtype=torch.float64))
+    """
+    _check_dimension(dimension, 1)
+    r = torch.as_tensor(cosine, dtype=torch.float64)
+    size = r.abs().clamp(max=1)
+    if dimension == 1:  # the cosine is 1 or -1
+        upper = 0.5 * (size < 1).double()
+    else:
+        upper = 0.5 * _regularised_beta((1 - size) * (1 + size), size**2, (dimension - 1) / 2, 0.5)
+    return torch.where(r >= 0, upper, 1 - upper)
+
+
+def chance_threshold(dimension: int, tail: float) -> float:
+    """The cosine that two random kernels of k entries exceed with probability ``tail``.
+
+    Parameters
+    ----------
+    dimension : int, >= 2
+    tail : float, in (0, 1)
+    """
+    _check_dimension(dimension, 2)
+    if not 0 < tail < 1:
+        raise ValueError(f"tail: expected a probability in (0, 1), got {tail}")
+    low, high = -1.0, 1.0
+    for _ in range(60):  # halvings: to the last bit of a float64
+        middle = (low + high) / 2
+        low, high = (middle, high) if chance_tail(middle, dimension) > tail else (low, middle)
+    return (low + high) / 2
+
+
+def _check_dimension(dimension: int, least: int) -> None:
+    if dimension < least:
+        raise ValueError(f"dimension: expected at least {least}, got {dimension}")
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+def _regularised_beta(x: Tensor, y: Tensor, a: float, b: float) -> Tensor:
+    """``I_x(a, b)`` with ``y = 1 - x``, by the continued fraction on the side where it is fast."""
+    other = x > (a + 1) / (a + b + 2)
+    near, far = torch.where(other, y, x), torch.where(other, x, y)
+    first = torch.where(other, torch.full_like(x, b), a)
+    second = torch.where(other, torch.full_like(x, a), b)
+    front = torch.exp(
+        first * near.log() + torch.where(far > 0, second * far.log(), 0) - _log_beta(a, b)
+    )
+    value = front / first * _beta_fraction(near, first, second)
+    return torch.where(other, 1 - value, value)
+
+
+def _beta_fraction(x: Tensor, a: Tensor, b: Tensor, terms: int = 500) -> Tensor:
+    """Lentz's evaluation of the continued fraction (Abramowitz and Stegun 26.5.8)."""
+    c, d = torch.ones_like(x), 1 / (1 - (a + b) * x / (a + 1))
+    value = d
+    for m in range(1, terms):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for step in (even, odd):
+            c, d = 1 + step / c, 1 / (1 + step * d)
+            value = value * c * d
+        if bool(((c * d - 1).abs() < 1e-15).all()):
+            break
+    return value
