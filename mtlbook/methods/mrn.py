@@ -1,0 +1,399 @@
+"""Multilinear relationship networks (Long, Cao, Wang and Yu, NIPS 2017, arXiv 1506.02117v4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtlbook.layers import TaskNetwork
+from mtlbook.methods.base import NetworkMethod
+from mtlbook.priors import (
+    LowRankPlusDiagonal,
+    decompose,
+    log_determinant_term,
+    mode_covariance,
+    normalise_trace,
+    quadratic_form,
+)
+from mtlbook.relations import Relation
+from mtlbook.tensors import mode_product
+
+
+@dataclass(frozen=True)
+class Switches:
+    r"""What MRN's sources leave open or do differently; each a choice of its own.
+
+    The defaults are this book's; :data:`RELEASED` holds those of the authors' code.
+
+    Parameters
+    ----------
+    learn : sequence of "feature", "class", "task"
+        Covariances that are learned; the others stay the identity. ``("task",)`` is MRN_t.
+    weight : float
+        :math:`\lambda` in front of the prior; the paper has none, which is 1 for *summed* losses.
+    update_every : int
+        Steps between updates of the covariances. Paper: an epoch. Released: 100.
+    max_updates : int, optional
+        The covariances stay as they are after so many updates.
+    eps : float, or mapping from a name in ``learn`` to one
+        What is added to, or shrinks, an updated covariance. Released: 1e-5.
+    relative : bool
+        True: ``(1 - eps) S + eps (tr S / d) I``. False: ``S + eps I`` (paper, released).
+    scale : "trace" | "none"
+        "trace": every covariance has the trace of the identity and ``weight`` carries the scale.
+        "none": as eq. 11 gives it (paper, released).
+    order : "sequential" | "simultaneous"
+        Whether an update sees those before it in the same round. The paper does not say; released:
+        simultaneous, though it learns but one.
+    divide : bool
+        The factor :math:`D_k / D` of eq. 11. Released: left out.
+    half : bool
+        The factor 1/2 in front of the quadratic form (eq. 9). Released: left out.
+    log_determinant : bool
+        The second term of eq. 9, with the sign of the density. No gradient reaches the weights
+        from it. Released: left out.
+    threshold : float, optional
+        Released: 0.1. The "inverse" of an eigenvalue s is 1/s above it, and **s itself** below.
+    trace_cap : float, optional
+        Released: 3000, the largest trace of a precision.
+    feature_step : float, optional
+        Released, in the part commented out: 0.0003. New feature precisions are *added* to the old
+        with this factor, instead of replacing them.
+    freeze : bool
+        Layers without a prior do not learn. Released: yes (learning rate 0).
+    proximal : float, optional
+        **Ours**: the step size with which the prior's proximal map is applied, exactly and
+        ``update_every`` times as strong, at every update. Nothing is then added to the loss, and a
+        step costs what it costs in STL. With momentum m, ``lr / (1 - m)``.
+    """
+
+    learn: Sequence[str] = ("feature", "class", "task")
+    weight: float = 1e-3
+    update_every: int = 100
+    max_updates: int | None = None
+    eps: float | Mapping[str, float] | None = None
+    relative: bool = True
+    scale: str = "trace"
+    order: str = "sequential"
+    divide: bool = True
+    half: bool = True
+    log_determinant: bool = True
+    threshold: float | None = None
+    trace_cap: float | None = None
+    feature_step: float | None = None
+    freeze: bool = False
+    proximal: float | None = None
+
+
+#: The authors' code at its last state (thuml/MTlearn, 566df73, December 2017).
+RELEASED = Switches(
+    learn=("task",),
+    weight=1.0,
+    update_every=100,
+    eps=1e-5,
+    relative=False,
+    scale="none",
+    order="simultaneous",
+    divide=False,
+    half=False,
+    log_determinant=False,
+    threshold=0.1,
+    trace_cap=3000.0,
+    feature_step=0.0003,
+    freeze=True,
+)
+
+#: Shrinkage of each covariance where ``eps`` is not given. One sample of the weights, few outputs:
+#: the larger a mode, the less is known of its covariance.
+SHRINKAGE = {"feature": 0.9, "class": 0.5, "task": 0.1}
+
+
+class MRN(NetworkMethod):
+    r"""A tensor normal prior on the stacked weights of every task-specific layer.
+
+    OBJECTIVE   :math:`\sum_t \ell_t(W^t) + \tfrac{\lambda}{2} \sum_l \bigl( Q_l + \sum_k
+    \tfrac{D^l}{D_k^l} \ln |\Sigma_k^l| \bigr)`,
+    :math:`Q_l = \operatorname{vec}(\tensor W^l)^\top (\Sigma_1^l \otimes \Sigma_2^l \otimes
+    \Sigma_3^l)^{-1} \operatorname{vec}(\tensor W^l)`   (eq. 9, its sign mended)
+
+    Weights by gradient steps (eq. 10), covariances in closed form, one after the other (eq. 11).
+    MRN_8 of the paper is ``layers=("fc8",)``, MRN_t is ``learn=("task",)``.
+
+    Parameters
+    ----------
+    network : TaskNetwork
+    layers : sequence of str, optional
+        By default every layer with a copy for each task, the head among them (the paper's fc7 and
+        fc8); ``as_released``, the head alone.
+    as_released : bool
+        Start from :data:`RELEASED` instead of this book's choices.
+    **switches
+        Of :class:`Switches`: each deviation by itself.
+
+    Notes
+    -----
+    A stack has the modes class (its outputs), feature (its inputs) and task; kernel height and
+    width of a convolution get no covariance. Covariances are buffers, kept as eigendecompositions
+    (:class:`mtlbook.priors.LowRankPlusDiagonal`); they start as identities, with which the prior
+    is weight decay.
+
+    References
+    ----------
+    Long, M., Cao, Z., Wang, J. and Yu, P. S., *Learning multiple tasks with multilinear
+    relationship networks*, NIPS 2017.
+    """
+
+    #: Mode of each covariance in the tensor of :meth:`tensor`, in the order of their updates.
+    modes: ClassVar[Mapping[str, int]] = {"task": -1, "class": 0, "feature": 1}
+
+    def __init__(
+        self,
+        network: TaskNetwork,
+        layers: Sequence[str] | None = None,
+        *,
+        as_released: bool = False,
+        **switches,
+    ):
+        if layers is None:
+            trunk = () if as_released else network.shareable
+            layers = (*trunk, *([network.head_name] if network.head.tasks > 1 else []))
+        super().__init__(network, layers)
+        self.switches = replace(RELEASED if as_released else Switches(), **switches)
+        self.update_every, self.updates = self.switches.update_every, 0
+        self._check()
+        if self.switches.freeze:
+            for name, layer in network.task_layers.items():
+                layer.requires_grad_(name in self.layers)
+        for name in self.layers:
+            tensor = self.tensor(name).detach()
+            for which in self.switches.learn:
+                self._store(name, which, _identity(tensor, self.modes[which]))
+            self.register_buffer(f"{name}_log_determinant", tensor.new_zeros(()))
+
+    def _check(self) -> None:
+        chosen = self.switches
+        if not self.layers:
+            raise ValueError("layers: expected at least one layer with a prior, got none")
+        unknown = [which for which in chosen.learn if which not in self.modes]
+        if unknown or isinstance(chosen.learn, str):
+            raise ValueError(f"learn: expected names among {list(self.modes)}, got {chosen.learn}")
+        if not chosen.weight >= 0:
+            raise ValueError(f"weight: expected a number >= 0, got {chosen.weight}")
+        if chosen.update_every < 1:
+            raise ValueError(f"update_every: expected at least 1, got {chosen.update_every}")
+        if chosen.scale not in ("trace", "none"):
+            raise ValueError(f"scale: expected 'trace' or 'none', got {chosen.scale!r}")
+        if chosen.order not in ("sequential", "simultaneous"):
+            raise ValueError(
+                f"order: expected 'sequential' or 'simultaneous', got {chosen.order!r}"
+            )
+        eps = chosen.eps
+        if not isinstance(eps, Mapping):
+            eps = {} if eps is None else dict.fromkeys(self.modes, eps)
+        self.eps = {**SHRINKAGE, **eps}
+        if set(eps) - set(self.modes):
+            raise ValueError(f"eps: expected names among {list(self.modes)}, got {list(eps)}")
+        if min(self.eps.values()) < 0 or (chosen.relative and max(self.eps.values()) > 1):
+            raise ValueError(f"eps: expected numbers >= 0, relative ones <= 1, got {chosen.eps}")
+
+    def tensor(self, name: str) -> Tensor:
+        """The layer's tensor as the prior sees it, task axis last."""
+        return self.network.task_layers[name].stack()
+
+    def covariance(self, name: str, which: str) -> LowRankPlusDiagonal:
+        """A covariance of a layer: ``which`` of ``learn``."""
+        parts = ("basis", "values", "eps")
+        return LowRankPlusDiagonal(*(getattr(self, f"{name}_{which}_{part}") for part in parts))
+
+    def covariances(self, name: str) -> list[LowRankPlusDiagonal | None]:
+        """One for each mode of the layer's tensor; None for the identity."""
+        result: list[LowRankPlusDiagonal | None] = [None] * self.tensor(name).ndim
+        for which in self.switches.learn:
+            result[self.modes[which]] = self.covariance(name, which)
+        return result
+
+    def penalty(self) -> Tensor:
+        chosen = self.switches
+        if chosen.proximal is not None:
+            return super().penalty()
+        total = sum(quadratic_form(self.tensor(n), self.covariances(n)) for n in self.layers)
+        total = 0.5 * total if chosen.half else total
+        if chosen.log_determinant:
+            total = total + 0.5 * sum(getattr(self, f"{n}_log_determinant") for n in self.layers)
+        return chosen.weight * total
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """The proximal step where there is one, then a flip-flop round on every layer."""
+        chosen = self.switches
+        if chosen.proximal is not None:
+            strength = chosen.proximal * self.update_every * chosen.weight
+            for name in self.layers:
+                tensor = self.tensor(name)
+                factor = strength if chosen.half else 2 * strength
+                tensor.copy_(proximal_step(tensor, self.covariances(name), factor))
+        if chosen.max_updates is not None and self.updates >= chosen.max_updates:
+            return
+        self.updates += 1
+        for name in self.layers:
+            tensor, covariances = self.tensor(name), self.covariances(name)
+            seen = list(covariances)
+            for which, mode in self.modes.items():
+                if which not in chosen.learn:
+                    continue
+                covariances[mode] = self._updated(tensor, seen, which)
+                self._store(name, which, covariances[mode])
+                if chosen.order == "sequential":
+                    seen[mode] = covariances[mode]
+            log_determinant = log_determinant_term(tensor.shape, covariances)
+            setattr(self, f"{name}_log_determinant", log_determinant.to(tensor))
+
+    def _updated(self, w: Tensor, covariances: Sequence, which: str) -> LowRankPlusDiagonal:
+        """The new covariance of one mode, eq. 11 or what the switches make of it."""
+        chosen, mode, eps = self.switches, self.modes[which], self.eps[which]
+        if not chosen.divide:
+            w = w * (w.numel() / w.shape[mode]) ** 0.5
+        caps = (chosen.threshold, chosen.trace_cap, chosen.feature_step)
+        if caps != (None, None, None):
+            new = self._released(w, covariances, which)
+        else:
+            new = mode_covariance(w, covariances, mode, eps=eps, relative=chosen.relative)
+        new = decompose(new)
+        return normalise_trace(new) if chosen.scale == "trace" else new
+
+    def _released(self, w: Tensor, covariances: Sequence, which: str) -> LowRankPlusDiagonal:
+        """The covariance whose inverse is the matrix that the released code computes.
+
+        That code keeps precisions. Here, too, an eigenvalue of one is 1/s or, below the threshold,
+        s; zero stays zero.
+        """
+        chosen, mode, eps = self.switches, self.modes[which], self.eps[which]
+        s = mode_covariance(
+            w.double(), covariances, mode, eps=eps, relative=chosen.relative, structure="dense"
+        )
+        values, basis = torch.linalg.eigh(s)
+        values = values.clamp(min=0)
+        precisions = _reciprocal(values)
+        if chosen.threshold is not None:
+            precisions = torch.where(values > chosen.threshold, precisions, values)
+        if chosen.trace_cap is not None:
+            trace = precisions.sum()
+            precisions = precisions * torch.where(
+                trace > chosen.trace_cap, chosen.trace_cap / trace, 1
+            )
+        if chosen.feature_step is not None and which == "feature":
+            old = covariances[mode].to(s.dtype)
+            step = (basis * precisions) @ basis.mT * chosen.feature_step
+            precisions, basis = torch.linalg.eigh(old.solve(torch.eye(len(s)).to(s)) + step)
+        zero = precisions.new_zeros(())
+        return LowRankPlusDiagonal(basis, _reciprocal(precisions), zero).to(w.dtype)
+
+    def relation(self, layer: str | None = None) -> Relation | None:
+        """Correlation of the tasks in the prior of a layer, by default the last.
+
+        Cosines of the tasks' weights where no task covariance is learned.
+        """
+        if "task" not in self.switches.learn:
+            return super().relation()
+        layer = self.layers[-1] if layer is None else layer
+        if layer not in self.layers:
+            raise ValueError(f"layer: expected one of {self.layers}, got {layer!r}")
+        meaning = f"correlation of the tasks in the prior of {layer}, -1 to 1"
+        matrix = Relation(self.covariance(layer, "task").dense(), meaning).normalised().matrix
+        matrix = ((matrix + matrix.mT) / 2).clamp(-1, 1)
+        return Relation(matrix.fill_diagonal_(1), meaning)
+
+    def _store(self, name: str, which: str, covariance: LowRankPlusDiagonal) -> None:
+        for part in ("basis", "values", "eps"):
+            self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
+
+
+class FixedRelation(MRN):
+    r"""**Our control**, not the paper's: MRN_t with a relation that nobody has learned.
+
+    OBJECTIVE   that of :class:`MRN` with :math:`\Sigma_3 = (1 - \rho) I + \rho \mathbf 1 \mathbf
+    1^\top` on every layer, all else the identity
+
+    :math:`\rho = 0` is weight decay on each task by itself; towards 1 the tasks become one model.
+
+    Parameters
+    ----------
+    network : TaskNetwork
+    layers : sequence of str, optional
+        As :class:`MRN`.
+    weight : float
+    rho : float
+        Correlation of any two tasks, in ``(-1 / (T - 1), 1)``.
+    """
+
+    def __init__(
+        self,
+        network: TaskNetwork,
+        layers: Sequence[str] | None = None,
+        *,
+        weight: float = 1e-3,
+        rho: float = 0.5,
+    ):
+        super().__init__(network, layers, learn=("task",), weight=weight, max_updates=0)
+        tasks = len(self.tasks)
+        if not -1 < (tasks - 1) * rho or not rho < 1:
+            raise ValueError(f"rho: expected -1 / (T - 1) < rho < 1 with T = {tasks}, got {rho}")
+        identity = torch.eye(tasks)
+        covariance = decompose((1 - rho) * identity + rho)
+        for name in self.layers:
+            self._store(name, "task", covariance)
+            log_determinant = log_determinant_term(self.tensor(name).shape, self.covariances(name))
+            setattr(self, f"{name}_log_determinant", log_determinant)
+
+
+@torch.no_grad()
+def proximal_step(
+    w: Tensor, covariances: Sequence[LowRankPlusDiagonal | None], strength: float
+) -> Tensor:
+    r"""Proximal map of half the quadratic form: :math:`(I + c\, \Sigma^{-1})^{-1}
+    \operatorname{vec}(	ensor W)`.
+
+    In the eigenvectors of all modes it is a division by ``1 + c / product of eigenvalues``.
+
+    Parameters
+    ----------
+    w : Tensor, shape ``(d_1, ..., d_K)``
+    covariances : sequence of K LowRankPlusDiagonal or None (identity)
+    strength : float
+        :math:`c`; a gradient step on the same term multiplies by ``1 - c / ...`` instead.
+    """
+
+    def shrink(x: Tensor, mode: int, scale: Tensor) -> Tensor:
+        if mode == w.ndim:
+            return x * scale / (scale + strength)
+        covariance = covariances[mode]
+        if covariance is None:
+            return shrink(x, mode + 1, scale)
+        inside = mode_product(x, covariance.basis.mT, mode)
+        values = (covariance.values + covariance.eps).reshape(-1, *[1] * (w.ndim - mode - 1))
+        result = mode_product(shrink(inside, mode + 1, scale * values), covariance.basis, mode)
+        if covariance.basis.shape[0] == covariance.basis.shape[1]:
+            return result
+        outside = x - mode_product(inside, covariance.basis, mode)
+        return result + shrink(outside, mode + 1, scale * covariance.eps)
+
+    return shrink(w, 0, w.new_ones(()))
+
+
+def _identity(tensor: Tensor, mode: int) -> LowRankPlusDiagonal:
+    """The identity in the structure that updates of this mode will have."""
+    size = tensor.shape[mode]
+    rank = min(size, tensor.numel() // size)
+    basis = torch.eye(size).to(tensor)[:, :rank]
+    if rank == size:
+        return LowRankPlusDiagonal(basis, tensor.new_ones(rank), tensor.new_zeros(()))
+    return LowRankPlusDiagonal(basis, tensor.new_zeros(rank), tensor.new_ones(()))
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """``1 / x``, and 0 where x is 0."""
+    return torch.where(x > 0, 1 / torch.where(x > 0, x, 1), 0)
