@@ -132,13 +132,11 @@ def decompose(covariance: Covariance) -> LowRankPlusDiagonal | None:
     covariance : Tensor, shape ``(d, d)``, or LowRankPlusDiagonal or None
         The last two are returned as they are.
     """
-    if covariance is None or isinstance(covariance, LowRankPlusDiagonal):
-        return covariance
-    values, basis = torch.linalg.eigh(covariance.double())
+    if covariance is None:
+        return None
     # Rounding each entry to relative u moves no eigenvalue by more than u ||S||_F.
-    level = len(values) ** 0.5 * torch.finfo(covariance.dtype).eps
-    values = _significant(values, level)
-    return LowRankPlusDiagonal(basis, values, values.new_zeros(())).to(covariance.dtype)
+    error = covariance.shape[0] ** 0.5 * torch.finfo(covariance.dtype).eps
+    return _factor(covariance, error)
 
 
 def apply_precisions(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
@@ -242,7 +240,8 @@ def mode_covariance(
         In the dtype of ``w``, computed in float64. Zero weights give 0 (plus ``eps I``).
     """
     factors = _factors("w", w, covariances)
-    return _update(w, factors, mode, eps=eps, relative=relative, structure=structure)
+    covariance = _update(w, factors, mode, eps=eps, relative=relative, structure=structure)
+    return covariance.to(w.dtype)
 
 
 @torch.no_grad()
@@ -315,19 +314,20 @@ def flip_flop(
     for _ in range(sweeps):
         seen = factors if order == "sequential" else list(factors)
         for mode in modes:
-            result[mode] = _update(
+            covariance = _update(
                 samples, seen, mode, eps=ridges[mode], relative=relative, structure=structure
             )
             if scale == "trace":
-                result[mode] = normalise_trace(result[mode])
-            factors[mode] = decompose(result[mode])
+                covariance = normalise_trace(covariance)
+            error = _gram_error(covariance.shape[0], samples.dtype)
+            result[mode], factors[mode] = covariance, _factor(covariance, error)
         if scale == "last":
             for mode in {*modes} - {*modes[-1:]}:
                 factor = factors[mode].trace() / samples.shape[1 + mode]
                 for kept in (result, factors):
                     kept[modes[-1]] = _scaled(kept[modes[-1]], factor)
                     kept[mode] = normalise_trace(kept[mode])
-    return result
+    return [c if c is None else c.to(samples.dtype) for c in result]
 
 
 def normalise_trace(covariance: Tensor | LowRankPlusDiagonal) -> Tensor | LowRankPlusDiagonal:
@@ -360,8 +360,8 @@ def sqrt_relation(w: Tensor) -> Tensor:
         ``I / T`` where ``w`` is zero.
     """
     rows = unfold(w, -1).double()
-    values, basis = torch.linalg.eigh(rows @ rows.mT)
-    root = (basis * _significant(values, _gram_level(len(values), w.dtype)).sqrt()) @ basis.mT
+    values, basis = _eigh(rows @ rows.mT, _gram_error(len(rows), w.dtype))
+    root = (basis * values.sqrt()) @ basis.mT
     return (normalise_trace(root) / len(values)).to(w.dtype)
 
 
@@ -622,7 +622,7 @@ def _update(
     relative: bool,
     structure: Structure,
 ) -> Tensor | LowRankPlusDiagonal:
-    """:func:`mode_covariance` with the other covariances already decomposed."""
+    """:func:`mode_covariance` in float64, the other covariances already decomposed."""
     if eps < 0 or (relative and eps > 1):
         raise ValueError(f"eps: expected {'0 to 1' if relative else 'a number >= 0'}, got {eps}")
     if structure not in ("auto", "dense", "low-rank"):
@@ -642,28 +642,26 @@ def _update(
         covariance = white @ white.mT
         shift = ridge * covariance.trace() if relative else ridge
         identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
-        return (keep * covariance + shift * identity).to(w.dtype)
-    basis, values = _left_singular(white, w.dtype)
+        return keep * covariance + shift * identity
+    values, basis = _left_singular(white, w.dtype)
     shift = ridge * values.sum() if relative else values.new_full((), ridge)
     values = keep * values
     if m >= d:  # the basis is square and holds the identity too
         values, shift = values + shift, torch.zeros_like(shift)
-    return LowRankPlusDiagonal(basis, values, shift).to(w.dtype)
+    return LowRankPlusDiagonal(basis, values, shift)
 
 
 def _left_singular(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Left singular vectors and squared singular values of ``(d, m)``, ``min(d, m)`` of them.
+    """Squared singular values and left singular vectors of ``(d, m)``, ``min(d, m)`` of them.
 
     From the smaller Gram matrix: what its rounding spoils in the vectors of small values does not
     reach ``U diag(values) U^T``, which is all that is used.
     """
     d, m = x.shape
     if m >= d:
-        values, basis = torch.linalg.eigh(x @ x.mT)
-        return basis, _significant(values, _gram_level(d, dtype))
-    values, right = torch.linalg.eigh(x.mT @ x)
-    values = _significant(values, _gram_level(m, dtype))
-    return x @ (right * _reciprocal(values).sqrt()), values
+        return _eigh(x @ x.mT, _gram_error(d, dtype))
+    values, right = _eigh(x.mT @ x, _gram_error(m, dtype))
+    return values, x @ (right * _reciprocal(values).sqrt())
 
 
 def _along(
@@ -688,10 +686,10 @@ def _factors(
 ) -> list[LowRankPlusDiagonal | None]:
     """The covariances decomposed, after a look at the shapes."""
     k = len(covariances)
-    if not 1 <= k <= w.ndim or not w.is_floating_point():
+    if not 1 <= k <= w.ndim or 0 in w.shape[w.ndim - k :] or not w.is_floating_point():
         raise ValueError(
-            f"{name}: expected a floating tensor with one axis a covariance, {k}, or more, got "
-            f"{w.dtype} of shape {tuple(w.shape)}"
+            f"{name}: expected a floating tensor with one axis a covariance, {k}, or more, none of "
+            f"them empty, got {w.dtype} of shape {tuple(w.shape)}"
         )
     for i, (size, c) in enumerate(zip(w.shape[w.ndim - k :], covariances, strict=True)):
         if c is not None and tuple(c.shape) != (size, size):
@@ -706,6 +704,13 @@ def _mode(k: int, mode: int) -> int:
     if not -k <= mode < k:
         raise ValueError(f"mode: expected an axis in [-{k}, {k}), got {mode}")
     return mode % k
+
+
+def _factor(covariance: Tensor | LowRankPlusDiagonal, error: float) -> LowRankPlusDiagonal:
+    if isinstance(covariance, LowRankPlusDiagonal):
+        return covariance
+    values, basis = _eigh(covariance.double(), error)
+    return LowRankPlusDiagonal(basis, values, values.new_zeros(())).to(covariance.dtype)
 
 
 def _scaled(covariance: Tensor | LowRankPlusDiagonal, factor: Tensor):
@@ -726,11 +731,16 @@ def _log(x: Tensor) -> Tensor:
     return torch.where(x <= 0, 1, x).log()
 
 
-def _significant(values: Tensor, level: float) -> Tensor:
-    """Eigenvalues, those that are not above ``level`` times the largest replaced by zero."""
-    return torch.where(values <= level * values.amax(-1, keepdim=True), 0, values)
+def _eigh(matrix: Tensor, error: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and -vectors of a positive semi-definite float64 matrix.
+
+    An eigenvalue counts as zero if an error of the matrix, relative to its norm, may have made it.
+    """
+    values, vectors = torch.linalg.eigh(matrix)
+    level = max(error, 10 * len(values) * torch.finfo(matrix.dtype).eps)
+    return torch.where(values <= level * values[-1:], 0, values), vectors
 
 
-def _gram_level(n: int, dtype: torch.dtype) -> float:
-    """What rounding may leave of a zero in ``n`` eigenvalues of a float64 Gram matrix."""
-    return n * max(10 * torch.finfo(torch.float64).eps, torch.finfo(dtype).eps ** 2)
+def _gram_error(n: int, dtype: torch.dtype) -> float:
+    """Of an ``n x n`` Gram matrix: rounding of the data, which it squares."""
+    return n * torch.finfo(dtype).eps ** 2
