@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mtlbook.datasets import (
     cache,
     domains,
+    efficientnet,
     glyphs,
     images,
     office,
@@ -51,6 +52,7 @@ LOADERS = {
     "usps_16": images.load_split,
     "cifar10_12k": images.load_split,
     "cifar_mtl": one_vs_all.load_cifar_mtl,
+    "cifar_mtl_efflite0": one_vs_all.load_cifar_efflite0,
     "notmnist": images.load_notmnist,
     "office_caltech10": office.load_images,
     "office_caltech10_efflite0": office.load_efflite0,
@@ -71,8 +73,9 @@ FETCHERS = {
     "usps_16": images.fetch_usps,
     "cifar10_12k": images.fetch_cifar10_12k,
     "cifar_mtl": images.fetch_cifar10_12k,
+    "cifar_mtl_efflite0": one_vs_all.make_cifar_efflite0,
 }
-Status = Literal["embedded", "cached", "missing", "corrupt"]
+Status = Literal["embedded", "cached", "makeable", "missing", "corrupt"]
 
 
 def names() -> list[str]:
@@ -136,7 +139,7 @@ def load(name: str, **options: Any) -> TaskSet:
         tasks = LOADERS[name](**options)
         sha256 = _embedded_sha256(tasks)
     else:
-        path = cache.verified(source)
+        path = fetch(name) if status(name) == "makeable" else cache.verified(source)
         tasks = LOADERS[name](path, **options)
         sha256 = cache.known_sha256(source, path)
     return TaskSet(
@@ -150,24 +153,32 @@ def load(name: str, **options: Any) -> TaskSet:
 
 
 def status(name: str) -> Status:
-    """Whether a data set is there: "embedded", "cached" (and right), "missing" or "corrupt"."""
+    """Whether a data set is there.
+
+    Returns
+    -------
+    "embedded" | "cached" | "makeable" | "missing" | "corrupt"
+        "cached": there, and right. "makeable": `load` will make it, from a set that is there.
+    """
     source = entry(name)
     if source.file is None:
         return "embedded"
     try:
         cache.verified(source)
     except DataError as error:
+        if error.state == "missing" and source.made_from and efficientnet.installed():
+            return "makeable" if status(source.made_from) == "cached" else "missing"
         return error.state
     return "cached"
 
 
 def available(name: str) -> bool:
     """Whether `load` would work now, without a network."""
-    return name in LOADERS and status(name) in ("embedded", "cached")
+    return name in LOADERS and status(name) in ("embedded", "cached", "makeable")
 
 
 def fetch(name: str) -> Path:
-    """Download a data set from its public source, convert it, verify it and put it in the cache.
+    """Download a data set, or make it from another one, and put it in the cache when it is right.
 
     All of it happens in a scratch folder; the file appears under its name in one step, or not at
     all. A right file that is there already is left alone, a corrupt one replaced.
@@ -196,7 +207,7 @@ def fetch(name: str) -> Path:
             f"name: expected a data set that can be fetched ({', '.join(FETCHERS)}); got {name!r}, "
             f"which {why}"
         )
-    path = cache_dir() / source.file
+    path = cache.locate(source)
     if status(name) == "cached":
         return path
     try:

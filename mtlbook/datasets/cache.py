@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtlbook.datasets.registry import Entry, cache_dir, is_read_only
+from mtlbook.datasets.registry import DEFAULT, Entry, cache_dir, is_read_only
 
 #: What numpy raises for a file that is not, or no longer, an npz of plain arrays.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -67,6 +67,19 @@ def read(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def locate(entry: Entry) -> Path:
+    """Where the file of an entry is, or is to be written.
+
+    In the cache folder; what is made from another set goes to the default folder where the cache
+    folder is one to leave alone.
+    """
+    path = cache_dir() / entry.file
+    if entry.made_from and not path.is_file() and path.parent.is_dir():
+        if is_read_only(path.parent):
+            return Path(DEFAULT).expanduser() / entry.file
+    return path
+
+
 def verified(entry: Entry, *, again: bool = False) -> Path:
     """Path of the entry's file, once its hash is right.
 
@@ -82,7 +95,7 @@ def verified(entry: Entry, *, again: bool = False) -> Path:
     DataError
         The file is missing, or neither its hash nor that of its arrays is the expected one.
     """
-    path = cache_dir() / entry.file
+    path = locate(entry)
     mend = _mend(entry)
     if not path.is_file():
         raise DataError(path, "missing", known_sha256(entry, path), "no such file", mend)
@@ -109,7 +122,7 @@ def publish(entry: Entry, arrays: Mapping[str, np.ndarray]) -> Path:
     DataError
         The arrays are not the expected ones; nothing was written.
     """
-    path, found = cache_dir() / entry.file, content_sha256(arrays)
+    path, found = locate(entry), content_sha256(arrays)
     if entry.content_sha256 not in (None, found):
         raise DataError(
             path,

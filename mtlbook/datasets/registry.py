@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Literal
 
 PACKAGE = Path(__file__).resolve().parents[1]
+DEFAULT = "~/.cache/mtlbook"  # the folder of the fetched files, where MTLBOOK_DATA names none
 #: Where the list may stand: inside an installed package, or beside the package in a checkout.
 LISTS = (PACKAGE / "_data" / "datasets.yaml", PACKAGE.parent / "data" / "datasets.yaml")
 
@@ -33,6 +34,7 @@ class Entry:
     citation: str | None
     loader: Literal["none"] | None = None
     fetcher: Literal["none"] | None = None
+    made_from: str | None = None
 
     @property
     def note(self) -> str:
@@ -58,7 +60,7 @@ def entry(name: str) -> Entry:
 
 def cache_dir() -> Path:
     """The folder of the fetched files: ``$MTLBOOK_DATA``, or ``~/.cache/mtlbook``."""
-    return Path(os.environ.get("MTLBOOK_DATA") or "~/.cache/mtlbook").expanduser()
+    return Path(os.environ.get("MTLBOOK_DATA") or DEFAULT).expanduser()
 
 
 def is_read_only(folder: Path) -> bool:
