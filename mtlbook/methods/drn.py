@@ -49,7 +49,7 @@ class DRN(MRN):
     arXiv 1506.02117v1, 2015: abstract; figure as reprinted by Ruder, arXiv 1706.05098.
     """
 
-    modes: ClassVar = {"task": 1, "feature": 0}
+    names: ClassVar[Sequence[str]] = ("task", "feature")
 
     def __init__(
         self,
@@ -77,17 +77,21 @@ class DRN(MRN):
         self.feature_covariance, self.form = feature_covariance, form
         for name in self.layers:
             matrix = self.tensor(name).detach()
+            tasks, size = matrix.shape
             if feature_covariance == "diagonal":
-                self.register_buffer(f"{name}_variances", matrix.new_ones(len(matrix)))
+                self.register_buffer(f"{name}_variances", matrix.new_ones(size))
             if form == "trace-one":
-                start = torch.eye(matrix.shape[1]).to(matrix) / matrix.shape[1]
-                self._store(name, "task", decompose(start))
+                self._store(name, "task", decompose(torch.eye(tasks).to(matrix) / tasks))
 
     def tensor(self, name: str) -> Tensor:
-        """The layer's matrix, shape ``(d, T)``; where F is diagonal, divided by its root."""
-        matrix = super().tensor(name).flatten(0, -2)
+        r"""The layer's :math:`W_l^\top`, shape ``(T, d)``; :math:`W_l^\top F^{-1/2}` where F is
+        diagonal."""
+        matrix = super().tensor(name).flatten(1)
         variances = self._buffers.get(f"{name}_variances")
-        return matrix if variances is None else matrix * variances.rsqrt()[:, None]
+        return matrix if variances is None else matrix * variances.rsqrt()
+
+    def mode(self, name: str, which: str) -> int:
+        return self.names.index(which)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -101,21 +105,23 @@ class DRN(MRN):
         """The diagonal of F's flip-flop update, mean one where the scale is fixed."""
         white = self.tensor(name)
         old = getattr(self, f"{name}_variances")
-        squares = (white * apply_precisions(white, self.covariances(name))).mean(1) * old
+        squares = (white * apply_precisions(white, self.covariances(name))).mean(0) * old
         eps, mean = self.eps["feature"], squares.mean()
         new = (1 - eps) * squares + eps * mean if self.switches.relative else squares + eps
         if self.switches.scale == "trace":
             new = torch.where(mean > 0, new / torch.where(mean > 0, mean, 1), 1)
         setattr(self, f"{name}_variances", new)
         if self.switches.log_determinant:
-            change = white.shape[1] * (new / old).log().sum()
+            change = len(white) * (new / old).log().sum()
             before = getattr(self, f"{name}_log_determinant")
             setattr(self, f"{name}_log_determinant", before + change)
 
-    def _updated(self, w: Tensor, covariances: Sequence, which: str) -> LowRankPlusDiagonal:
+    def _updated(
+        self, w: Tensor, covariances: Sequence, which: str, mode: int
+    ) -> LowRankPlusDiagonal:
         if self.form == "normal" or which != "task":
-            return super()._updated(w, covariances, which)
-        gram = decompose(mode_covariance(w.double(), covariances, self.modes["task"], eps=0.0))
+            return super()._updated(w, covariances, which, mode)
+        gram = decompose(mode_covariance(w.double(), covariances, mode, eps=0.0))
         roots = gram.values.sqrt()
         total, eps, tasks = roots.sum(), self.eps["task"], len(roots)
         shares = torch.where(total > 0, roots / torch.where(total > 0, total, 1), 1 / tasks)

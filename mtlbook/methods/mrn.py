@@ -136,10 +136,11 @@ class MRN(NetworkMethod):
 
     Notes
     -----
-    A stack has the modes class (its outputs), feature (its inputs) and task; kernel height and
-    width of a convolution get no covariance. Covariances are buffers, kept as eigendecompositions
-    (:class:`mtlbook.priors.LowRankPlusDiagonal`); they start as identities, with which the prior
-    is weight decay.
+    A layer has the modes class (its outputs), feature (its inputs) and task; kernel height and
+    width of a convolution get no covariance. The order of the axes plays no part, so all is done
+    in the layer's own, tasks first, in which nothing is copied. Covariances are buffers, kept as
+    eigendecompositions (:class:`mtlbook.priors.LowRankPlusDiagonal`); they start as identities,
+    with which the prior is weight decay.
 
     References
     ----------
@@ -147,8 +148,8 @@ class MRN(NetworkMethod):
     relationship networks*, NIPS 2017.
     """
 
-    #: Mode of each covariance in the tensor of :meth:`tensor`, in the order of their updates.
-    modes: ClassVar[Mapping[str, int]] = {"task": -1, "class": 0, "feature": 1}
+    #: The covariances that there are, in the order of their updates.
+    names: ClassVar[Sequence[str]] = ("task", "class", "feature")
 
     def __init__(
         self,
@@ -168,19 +169,20 @@ class MRN(NetworkMethod):
         if self.switches.freeze:
             for name, layer in network.task_layers.items():
                 layer.requires_grad_(name in self.layers)
-        for name in self.layers:
+        for name, layer in self.regularised.items():
+            layer.stack()  # complains of heads that differ in width
             tensor = self.tensor(name).detach()
             for which in self.switches.learn:
-                self._store(name, which, _identity(tensor, self.modes[which]))
+                self._store(name, which, _identity(tensor, self.mode(name, which)))
             self.register_buffer(f"{name}_log_determinant", tensor.new_zeros(()))
 
     def _check(self) -> None:
         chosen = self.switches
         if not self.layers:
             raise ValueError("layers: expected at least one layer with a prior, got none")
-        unknown = [which for which in chosen.learn if which not in self.modes]
+        unknown = [which for which in chosen.learn if which not in self.names]
         if unknown or isinstance(chosen.learn, str):
-            raise ValueError(f"learn: expected names among {list(self.modes)}, got {chosen.learn}")
+            raise ValueError(f"learn: expected names among {self.names}, got {chosen.learn}")
         if not chosen.weight >= 0:
             raise ValueError(f"weight: expected a number >= 0, got {chosen.weight}")
         if chosen.update_every < 1:
@@ -193,27 +195,36 @@ class MRN(NetworkMethod):
             )
         eps = chosen.eps
         if not isinstance(eps, Mapping):
-            eps = {} if eps is None else dict.fromkeys(self.modes, eps)
+            eps = {} if eps is None else dict.fromkeys(self.names, eps)
         self.eps = {**SHRINKAGE, **eps}
-        if set(eps) - set(self.modes):
-            raise ValueError(f"eps: expected names among {list(self.modes)}, got {list(eps)}")
+        if set(eps) - set(self.names):
+            raise ValueError(f"eps: expected names among {self.names}, got {list(eps)}")
         if min(self.eps.values()) < 0 or (chosen.relative and max(self.eps.values()) > 1):
             raise ValueError(f"eps: expected numbers >= 0, relative ones <= 1, got {chosen.eps}")
 
     def tensor(self, name: str) -> Tensor:
-        """The layer's tensor as the prior sees it, task axis last."""
-        return self.network.task_layers[name].stack()
+        """The layer's weights as they are stored, task axis first."""
+        return self.network.task_layers[name].weight
+
+    def mode(self, name: str, which: str) -> int:
+        """Axis of :meth:`tensor` that a covariance belongs to."""
+        if which == "task":
+            return 0
+        dense = self.tensor(name).ndim == 3  # (T, in, out), against (T, out, in, kh, kw)
+        return 1 if (which == "feature") == dense else 2
 
     def covariance(self, name: str, which: str) -> LowRankPlusDiagonal:
         """A covariance of a layer: ``which`` of ``learn``."""
-        parts = ("basis", "values", "eps")
-        return LowRankPlusDiagonal(*(getattr(self, f"{name}_{which}_{part}") for part in parts))
+        prefix = f"{name}_{which}_"
+        parts = [getattr(self, prefix + part) for part in ("basis", "values", "eps")]
+        precision = self._buffers.get(f"{prefix}precision")
+        return LowRankPlusDiagonal(*parts) if precision is None else _Inverted(*parts, precision)
 
     def covariances(self, name: str) -> list[LowRankPlusDiagonal | None]:
-        """One for each mode of the layer's tensor; None for the identity."""
+        """One for each axis of the layer's tensor; None for the identity."""
         result: list[LowRankPlusDiagonal | None] = [None] * self.tensor(name).ndim
         for which in self.switches.learn:
-            result[self.modes[which]] = self.covariance(name, which)
+            result[self.mode(name, which)] = self.covariance(name, which)
         return result
 
     def penalty(self) -> Tensor:
@@ -242,36 +253,39 @@ class MRN(NetworkMethod):
         for name in self.layers:
             tensor, covariances = self.tensor(name), self.covariances(name)
             seen = list(covariances)
-            for which, mode in self.modes.items():
-                if which not in chosen.learn:
-                    continue
-                covariances[mode] = self._updated(tensor, seen, which)
+            for which in (which for which in self.names if which in chosen.learn):
+                mode = self.mode(name, which)
+                covariances[mode] = self._updated(tensor, seen, which, mode)
                 self._store(name, which, covariances[mode])
                 if chosen.order == "sequential":
                     seen[mode] = covariances[mode]
             log_determinant = log_determinant_term(tensor.shape, covariances)
             setattr(self, f"{name}_log_determinant", log_determinant.to(tensor))
 
-    def _updated(self, w: Tensor, covariances: Sequence, which: str) -> LowRankPlusDiagonal:
+    def _updated(
+        self, w: Tensor, covariances: Sequence, which: str, mode: int
+    ) -> LowRankPlusDiagonal:
         """The new covariance of one mode, eq. 11 or what the switches make of it."""
-        chosen, mode, eps = self.switches, self.modes[which], self.eps[which]
+        chosen, eps = self.switches, self.eps[which]
         if not chosen.divide:
             w = w * (w.numel() / w.shape[mode]) ** 0.5
         caps = (chosen.threshold, chosen.trace_cap, chosen.feature_step)
         if caps != (None, None, None):
-            new = self._released(w, covariances, which)
+            new = self._released(w, covariances, which, mode)
         else:
             new = mode_covariance(w, covariances, mode, eps=eps, relative=chosen.relative)
         new = decompose(new)
         return normalise_trace(new) if chosen.scale == "trace" else new
 
-    def _released(self, w: Tensor, covariances: Sequence, which: str) -> LowRankPlusDiagonal:
+    def _released(
+        self, w: Tensor, covariances: Sequence, which: str, mode: int
+    ) -> LowRankPlusDiagonal:
         """The covariance whose inverse is the matrix that the released code computes.
 
         That code keeps precisions. Here, too, an eigenvalue of one is 1/s or, below the threshold,
         s; zero stays zero.
         """
-        chosen, mode, eps = self.switches, self.modes[which], self.eps[which]
+        chosen, eps = self.switches, self.eps[which]
         s = mode_covariance(
             w.double(), covariances, mode, eps=eps, relative=chosen.relative, structure="dense"
         )
@@ -310,6 +324,23 @@ class MRN(NetworkMethod):
     def _store(self, name: str, which: str, covariance: LowRankPlusDiagonal) -> None:
         for part in ("basis", "values", "eps"):
             self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
+        if covariance.basis.shape[0] == covariance.basis.shape[1]:
+            identity = torch.eye(len(covariance.basis)).to(covariance.basis)
+            self.register_buffer(f"{name}_{which}_precision", covariance.solve(identity))
+
+
+@dataclass(frozen=True, eq=False)
+class _Inverted(LowRankPlusDiagonal):
+    """A covariance of full rank beside its inverse, with which a step takes one product of two."""
+
+    precision: Tensor
+
+    def to(self, *args, **kwargs) -> _Inverted:
+        parts = (self.basis, self.values, self.eps, self.precision)
+        return _Inverted(*(part.to(*args, **kwargs) for part in parts))
+
+    def solve(self, matrix: Tensor) -> Tensor:
+        return self.precision @ matrix
 
 
 class FixedRelation(MRN):

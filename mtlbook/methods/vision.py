@@ -1,0 +1,79 @@
+"""AlexNet and VGG16 as networks of T tasks: the networks of MRN's and DRN's experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtlbook.layers import TaskLinear, TaskNetwork
+
+
+class PerImage(nn.Module):
+    """A module on batches ``(B, C, H, W)`` as one on ``(T, B, C, H, W)``: all tasks share it."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def image_network(
+    backbone: str,
+    outputs: Sequence[int],
+    *,
+    seed: int,
+    weights: str | None = None,
+    shared: Sequence[str] = ("fc6",),
+    fix_convolutions: bool = True,
+    std: float = 0.01,
+) -> TaskNetwork:
+    """The network of MRN (figure 1): convolutions and fc6 for all tasks, fc7 and fc8 for each.
+
+    Layers are named ``conv, fc6, fc7, fc8``. Every task's fc7 starts as a copy of the backbone's.
+
+    Parameters
+    ----------
+    backbone : "alexnet" | "vgg16"
+        Of torchvision, which must be installed.
+    outputs : sequence of T int
+        Classes of each task.
+    seed : int
+        Of the heads' weights.
+    weights : str, optional
+        torchvision's name of trained weights, e.g. ``"IMAGENET1K_V1"``, which it downloads; None
+        for random ones (drawn from torch's global generator).
+    shared : sequence of "fc6", "fc7"
+        Layers of which there is one for all tasks. DRN's figure has copies of fc6, too: ``()``.
+    fix_convolutions : bool
+        They do not learn (section 5.1; section 4.1 says that they do).
+    std : float
+        Of the truncated normal that draws the heads.
+    """
+    from torchvision import models
+
+    if backbone not in ("alexnet", "vgg16"):
+        raise ValueError(f"backbone: expected 'alexnet' or 'vgg16', got {backbone!r}")
+    unknown = [name for name in shared if name not in ("fc6", "fc7")]
+    if unknown:
+        raise ValueError(f"shared: expected names among ['fc6', 'fc7'], got {unknown}")
+    model = models.get_model(backbone, weights=weights)
+    convolutions = nn.Sequential(model.features, model.avgpool, nn.Flatten())
+    convolutions.requires_grad_(not fix_convolutions)
+    dense = [module for module in model.classifier if isinstance(module, nn.Linear)]
+    trunk: list[tuple[str, nn.Module]] = [("conv", PerImage(convolutions))]
+    for name, source in zip(("fc6", "fc7"), dense, strict=False):
+        copies = 1 if name in shared else len(outputs)
+        layer = TaskLinear(copies, source.in_features, source.out_features)
+        trunk += [(name, layer), (f"relu_{name}", nn.ReLU()), (f"dropout_{name}", nn.Dropout())]
+    widths = outputs[0] if len(set(outputs)) == 1 else list(outputs)
+    head = TaskLinear(len(outputs), dense[1].out_features, widths)
+    network = TaskNetwork(trunk, head, head_name="fc8").reset(std=std, seed=seed)
+    with torch.no_grad():
+        for name, source in zip(("fc6", "fc7"), dense, strict=False):
+            network.task_layers[name].weight.copy_(source.weight.mT)  # to every task
+            network.task_layers[name].bias.copy_(source.bias)
+    return network
