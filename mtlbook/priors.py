@@ -151,12 +151,15 @@ def apply_precisions(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
     Returns
     -------
     Tensor, as ``w``
+        Computed in the widest dtype: with float64 covariances float32 weights lose nothing where a
+        small eps, say below 1e-4 of an eigenvalue, would have amplified their rounding.
     """
-    factors = _factors("w", w, covariances)
+    factors, x = _factors("w", w, covariances), w
     for axis, factor in enumerate(factors, start=-len(factors)):
         if factor is not None:
-            w = _along(factor.to(w.dtype).solve, w, axis)
-    return w
+            dtype = torch.promote_types(x.dtype, factor.dtype)
+            x = _along(factor.to(dtype).solve, x.to(dtype), axis)
+    return x.to(w.dtype)
 
 
 def quadratic_form(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
@@ -368,16 +371,6 @@ def sqrt_relation(w: Tensor) -> Tensor:
 # The distributions
 
 
-class _EachPositiveDefinite(constraints.Constraint):
-    """A sequence of positive definite matrices."""
-
-    event_dim = 2
-
-    def check(self, value: Sequence[Tensor]) -> Tensor:
-        checks = [constraints.positive_definite.check(matrix) for matrix in value]
-        return torch.stack(torch.broadcast_tensors(*checks)).all(0)
-
-
 class TensorNormal(Distribution):
     r"""Tensor normal distribution :math:`\mathrm{TN}(M, S_1, \dots, S_K)` (eq. 1-3).
 
@@ -409,6 +402,7 @@ class TensorNormal(Distribution):
     """
 
     has_rsample = True
+    _names: tuple[str, ...] = ()
 
     def __init__(
         self, loc: Tensor, covariances: Sequence[Tensor], validate_args: bool | None = None
@@ -429,36 +423,42 @@ class TensorNormal(Distribution):
         batch_shape = torch.broadcast_shapes(
             loc.shape[: loc.ndim - k], *(matrix.shape[:-2] for matrix in covariances)
         )
-        self.loc = loc.expand(batch_shape + event_shape)
-        self.covariances = tuple(c.expand(batch_shape + c.shape[-2:]) for c in covariances)
+        self._set_parameters(loc, covariances, batch_shape)
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
         # Not expanded: one factorisation serves the batch.
         self._scale_trils = tuple(torch.linalg.cholesky(c) for c in covariances)
 
+    def _set_parameters(self, loc: Tensor, covariances: Sequence[Tensor], batch_shape) -> None:
+        """Attributes of one tensor each, which is what torch's checks and ``repr`` look at."""
+        self._names = self._names or tuple(f"covariance_{i}" for i in range(len(covariances)))
+        self.loc = loc.expand(batch_shape + loc.shape[loc.ndim - len(covariances) :])
+        for name, covariance in zip(self._names, covariances, strict=True):
+            setattr(self, name, covariance.expand(batch_shape + covariance.shape[-2:]))
+
+    @property
+    def covariances(self) -> tuple[Tensor, ...]:
+        """All K of them, shapes ``batch_shape + (d_k, d_k)``; one by one ``covariance_0``, ..."""
+        return tuple(getattr(self, name) for name in self._names)
+
     @property
     def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What ``loc`` and ``covariances`` must be."""
-        return {"loc": self.support, "covariances": _EachPositiveDefinite()}
+        """Real ``loc``, positive definite covariances."""
+        return {"loc": self.support, **dict.fromkeys(self._names, constraints.positive_definite)}
 
     @property
     def support(self) -> constraints.Constraint:
         """All real tensors of ``event_shape``."""
-        return constraints.independent(constraints.real, len(self.covariances))
+        return constraints.independent(constraints.real, len(self._names))
 
     def expand(self, batch_shape, _instance=None) -> TensorNormal:
         """The same distribution in a larger batch."""
         new = self._get_checked_instance(TensorNormal, _instance)
         batch_shape = torch.Size(batch_shape)
-        new.loc = self.loc.expand(batch_shape + self.event_shape)
-        new.covariances = tuple(c.expand(batch_shape + c.shape[-2:]) for c in self.covariances)
+        new._set_parameters(self.loc, self.covariances, batch_shape)
         new._scale_trils = self._scale_trils
         super(TensorNormal, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
-
-    def __repr__(self) -> str:
-        sizes = ", ".join(str(tuple(c.shape)) for c in self.covariances)
-        return f"{type(self).__name__}(loc: {tuple(self.loc.shape)}, covariances: {sizes})"
 
     @property
     def mean(self) -> Tensor:
@@ -473,7 +473,7 @@ class TensorNormal(Distribution):
     @property
     def variance(self) -> Tensor:
         """Of every entry: the product of its K diagonal entries."""
-        k = len(self.covariances)
+        k = len(self._names)
         result = torch.ones_like(self.loc)
         for axis, covariance in enumerate(self.covariances):
             diagonal = covariance.diagonal(dim1=-2, dim2=-1)
@@ -492,7 +492,7 @@ class TensorNormal(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         white = self._whiten(value - self.loc)
-        square = white.square().sum(tuple(range(-len(self.covariances), 0)))
+        square = white.square().sum(tuple(range(-len(self._names), 0)))
         d = self.event_shape.numel()
         return -0.5 * (square + d * math.log(2 * math.pi)) - self._half_log_determinant()
 
@@ -516,7 +516,7 @@ class TensorNormal(Distribution):
 
     def _on_modes(self, apply: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor:
         """``apply(L_k, .)`` on every mode of ``x``, shape ``sample + batch + event``."""
-        k = len(self.covariances)
+        k = len(self._names)
         for axis, tril in enumerate(self._scale_trils, start=-k):
             x = _along(lambda columns, tril=tril: apply(tril, columns), x, axis, k, tril.ndim - 2)
         return x
@@ -551,6 +551,7 @@ class MatrixNormal(TensorNormal):
         "column_covariance": constraints.positive_definite,
     }
     support = constraints.independent(constraints.real, 2)
+    _names = ("row_covariance", "column_covariance")
 
     def __init__(
         self,
@@ -560,16 +561,6 @@ class MatrixNormal(TensorNormal):
         validate_args: bool | None = None,
     ):
         super().__init__(loc, (row_covariance, column_covariance), validate_args=validate_args)
-
-    @property
-    def row_covariance(self) -> Tensor:
-        """F, shape ``batch_shape + (m, m)``."""
-        return self.covariances[0]
-
-    @property
-    def column_covariance(self) -> Tensor:
-        """Omega, shape ``batch_shape + (n, n)``."""
-        return self.covariances[1]
 
     def expand(self, batch_shape, _instance=None) -> MatrixNormal:
         """The same distribution in a larger batch."""
@@ -588,7 +579,7 @@ def _kl_tensor_normal(p: TensorNormal, q: TensorNormal) -> Tensor:
         for a, b in zip(p._scale_trils, q._scale_trils, strict=True)
     )
     white = q._whiten(p.loc - q.loc)
-    square = white.square().sum(tuple(range(-len(q.covariances), 0)))
+    square = white.square().sum(tuple(range(-len(q._names), 0)))
     determinants = q._half_log_determinant() - p._half_log_determinant()
     return 0.5 * (trace + square - p.event_shape.numel()) + determinants
 
