@@ -1,4 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun``.
+"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | audit-split``.
 
 Imports that take time stay inside the commands: ``mtlbook --help`` answers at once.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 from mtlbook import __version__
 
 EPILOG = """\
-exit codes: 0 success; 1 a committed verdict no longer follows, a run failed, or a data set is
-missing or wrong; 2 a mistake in the request or in a file; 130 interrupted (finished runs stay)"""
+exit codes: 0 success; 1 a committed verdict no longer follows, a run failed, a data set is missing
+or wrong, or split lists have faults; 2 a mistake in the request or in a file; 130 interrupted
+(finished runs stay)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,6 +155,21 @@ def _parser() -> argparse.ArgumentParser:
     rerun.add_argument("claim", help="for example tnrdmtl.table1.laf-over-stl")
     _add_profile(rerun)
     _add_cores(rerun)
+
+    split = add("audit-split", _audit_split, "find out what split lists really hold")
+    split.add_argument(
+        "lists",
+        nargs="+",
+        metavar="LISTS",
+        help="office_caltech10, for the lists released with MRN; a folder of <task>/train_<percent>"
+        '.txt and test_<percent>.txt; or a training and a test file; lines are "path label"',
+    )
+    split.add_argument(
+        "--items", metavar="FILE", help="with two files: all samples that there are, likewise"
+    )
+    split.add_argument(
+        "--format", choices=("table", "json"), default="table", help="default: table"
+    )
     return parser
 
 
@@ -415,6 +431,38 @@ def _rerun(options: argparse.Namespace) -> int:
         print(f"{options.claim}: {len(runs)} runs of {name}")
         return _make_runs(options, root, [name], runs, force=True, claim=options.claim)
     raise ValueError(f"{options.claim} cannot be run: {'; '.join(reasons)}")
+
+
+def _audit_split(options: argparse.Namespace) -> int:
+    import json
+
+    from mtlbook.datasets import DataError, split_audit
+
+    paths = [Path(name) for name in options.lists]
+    if options.items and len(paths) != 2:
+        raise ValueError("--items: goes with a training and a test file")
+    try:
+        if len(paths) == 2 and all(path.is_file() for path in paths):
+            train, test = map(split_audit.read_list, paths)
+            items = dict(split_audit.read_list(Path(options.items))) if options.items else None
+            audits = [split_audit.audit_split(train, test, items=items, task=paths[0].stem)]
+        elif len(paths) == 1 and paths[0].is_dir():
+            audits = split_audit.audit_lists(split_audit.read_folder(paths[0]))
+        elif len(paths) == 1 and options.lists[0] in split_audit.PUBLISHED:
+            audits = split_audit.audit_lists(*split_audit.PUBLISHED[options.lists[0]]())
+        else:
+            raise ValueError(
+                f"LISTS: expected {' or '.join(split_audit.PUBLISHED)}, a folder, or a training "
+                f"and a test file; got {' '.join(options.lists)}"
+            )
+    except DataError as error:
+        print(f"mtlbook: {error}", file=sys.stderr)
+        return 1
+    if options.format == "json":
+        print(json.dumps([audit.as_dict() for audit in audits], indent=2))
+    else:
+        print(split_audit.table(audits))
+    return 1 if any(audit.findings for audit in audits) else 0
 
 
 def _claims(root: Path) -> Mapping:

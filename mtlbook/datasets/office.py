@@ -120,11 +120,13 @@ def published_splits(percent: Literal[5, 10, 20]) -> dict[str, tuple[Tensor, Ten
     """
     if percent not in PERCENT:
         raise ValueError(f"percent: expected one of {PERCENT}, got {percent!r}")
-    arrays = cache.read(cache.verified(entry("office_caltech10")))
+    path = cache.verified(entry("office_caltech10"))
+    domains = cache.read(path, ("domain", "domains"))
     splits = {}
-    for index, name in enumerate(arrays["domains"].tolist()):
-        first = int(np.flatnonzero(arrays["domain"] == index)[0])  # rows of a domain are contiguous
-        train, test = (arrays[f"mrn_{part}{percent}_{name}"] - first for part in ("train", "test"))
+    for index, name in enumerate(domains["domains"].tolist()):
+        first = np.flatnonzero(domains["domain"] == index)[0]  # rows of a domain are contiguous
+        lists = cache.read(path, [f"mrn_{part}{percent}_{name}" for part in ("train", "test")])
+        train, test = (rows - first for rows in lists.values())
         splits[name] = (torch.from_numpy(train).long(), torch.from_numpy(test).long())
     return splits
 
