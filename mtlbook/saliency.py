@@ -80,8 +80,9 @@ def task_saliency(
         raise ValueError(f"reduction: expected 'none', 'sum' or 'mean', got {reduction!r}")
     layers = _hidden_relu(heads)
     if layers is not None:
+        widths = getattr(heads, "widths", None)
         with torch.set_grad_enabled(create_graph):
-            return _closed_form(layers, features, reduction, scalar, _widths(heads))
+            return _closed_form(layers, features, reduction, scalar, widths)
     with torch.enable_grad():
         if not create_graph or not features.requires_grad:
             features = features.detach().requires_grad_()
@@ -139,24 +140,23 @@ def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tens
 
 
 def _by_autograd(heads, features, create_graph, reduction, scalar) -> Tensor:
-    tasks = _count(heads)
+    tasks = heads.tasks if hasattr(heads, "tasks") else len(heads)
+    if tasks < 1:
+        raise ValueError(f"heads: expected at least one, got {tasks}")
     copies = features.expand(tasks, *features.shape)
-    if isinstance(heads, nn.Module) and hasattr(heads, "tasks"):
-        outputs = [heads(copies)]
-        widths = _widths(heads)
-        scalars = [scalar]
+    if hasattr(heads, "tasks"):
+        outputs, scalars, batch_axes = [heads(copies)], [scalar], 2
     else:
         outputs = [head(x) for head, x in zip(heads, copies.unbind(0), strict=True)]
-        widths = None
-        one_each = isinstance(scalar, Tensor) and scalar.ndim == 2
-        scalars = list(scalar) if one_each else [scalar] * tasks
-    # (..., B) is one output without its axis
-    outputs = [y if y.ndim > (1 if len(outputs) == tasks else 2) else y[..., None] for y in outputs]
-    weights = [
-        _selector(y.detach(), k, widths).expand_as(y) for y, k in zip(outputs, scalars, strict=True)
+        per_task = isinstance(scalar, Tensor) and scalar.ndim == 2
+        scalars, batch_axes = (list(scalar) if per_task else [scalar] * tasks), 1
+    outputs = [y[..., None] if y.ndim == batch_axes else y for y in outputs]  # (..., B, K)
+    selectors = [
+        _selector(y.detach(), k, getattr(heads, "widths", None)).expand_as(y)
+        for y, k in zip(outputs, scalars, strict=True)
     ]
     (saliency,) = torch.autograd.grad(
-        outputs, copies, weights, create_graph=create_graph, materialize_grads=True
+        outputs, copies, selectors, create_graph=create_graph, materialize_grads=True
     )
     if reduction == "none" or saliency.ndim == 3:
         return saliency
@@ -223,7 +223,9 @@ def _hidden_relu(heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         return None
     found = []
     for head in heads:
-        layers = [m for m in head if type(m) is not nn.Flatten] if _is_sequential(head) else []
+        layers = (
+            [m for m in head if type(m) is not nn.Flatten] if type(head) is nn.Sequential else []
+        )
         if [type(m) for m in layers] != [nn.Linear, nn.ReLU, nn.Linear]:
             return None
         if layers[0].bias is None or layers[2].bias is None:
@@ -232,18 +234,3 @@ def _hidden_relu(heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     if len({tuple(w.shape for w in weights) for weights in found}) != 1:
         return None
     return tuple(torch.stack(weights) for weights in zip(*found, strict=True))
-
-
-def _is_sequential(head) -> bool:
-    return type(head) is nn.Sequential
-
-
-def _count(heads: Heads) -> int:
-    tasks = heads.tasks if hasattr(heads, "tasks") else len(heads)
-    if tasks < 1:
-        raise ValueError(f"heads: expected at least one, got {tasks}")
-    return tasks
-
-
-def _widths(heads: Heads) -> Sequence[int] | None:
-    return getattr(heads, "widths", None)
