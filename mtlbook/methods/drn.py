@@ -81,14 +81,14 @@ class DRN(MRN):
             if feature_covariance == "diagonal":
                 self.register_buffer(f"{name}_variances", matrix.new_ones(size))
             if form == "trace-one":
-                self._store(name, "task", decompose(torch.eye(tasks).to(matrix) / tasks))
+                self.set_covariance(name, "task", torch.eye(tasks).to(matrix) / tasks)
 
     def tensor(self, name: str) -> Tensor:
         r"""The layer's :math:`W_l^\top`, shape ``(T, d)``; :math:`W_l^\top F^{-1/2}` where F is
         diagonal."""
         matrix = super().tensor(name).flatten(1)
         variances = self._buffers.get(f"{name}_variances")
-        return matrix if variances is None else matrix * variances.rsqrt()
+        return matrix if variances is None else matrix * _inverse_root(variances)
 
     def mode(self, name: str, which: str) -> int:
         return self.names.index(which)
@@ -109,12 +109,15 @@ class DRN(MRN):
         eps, mean = self.eps["feature"], squares.mean()
         new = (1 - eps) * squares + eps * mean if self.switches.relative else squares + eps
         if self.switches.scale == "trace":
-            new = torch.where(mean > 0, new / torch.where(mean > 0, mean, 1), 1)
-        setattr(self, f"{name}_variances", new)
-        if self.switches.log_determinant:
-            change = len(white) * (new / old).log().sum()
-            before = getattr(self, f"{name}_log_determinant")
-            setattr(self, f"{name}_log_determinant", before + change)
+            new = new / torch.where(mean > 0, new.mean(), 1)
+        setattr(self, f"{name}_variances", torch.where(mean > 0, new, 1))
+        setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+
+    def _log_determinant(self, name: str) -> Tensor:
+        result, variances = super()._log_determinant(name), self._buffers.get(f"{name}_variances")
+        if variances is None:
+            return result
+        return result + len(self.tasks) * torch.where(variances > 0, variances, 1).log().sum()
 
     def _updated(
         self, w: Tensor, covariances: Sequence, which: str, mode: int
@@ -127,3 +130,8 @@ class DRN(MRN):
         shares = torch.where(total > 0, roots / torch.where(total > 0, total, 1), 1 / tasks)
         shares = (1 - eps) * shares + eps / tasks
         return LowRankPlusDiagonal(gram.basis, shares, gram.eps).to(w.dtype)
+
+
+def _inverse_root(x: Tensor) -> Tensor:
+    """``x ** -0.5``, and 0 where x is 0: a generalised inverse, as elsewhere."""
+    return torch.where(x > 0, torch.where(x > 0, x, 1).rsqrt(), 0)

@@ -172,9 +172,9 @@ class MRN(NetworkMethod):
         for name, layer in self.regularised.items():
             layer.stack()  # complains of heads that differ in width
             tensor = self.tensor(name).detach()
+            self.register_buffer(f"{name}_log_determinant", tensor.new_zeros(()))
             for which in self.switches.learn:
                 self._store(name, which, _identity(tensor, self.mode(name, which)))
-            self.register_buffer(f"{name}_log_determinant", tensor.new_zeros(()))
 
     def _check(self) -> None:
         chosen = self.switches
@@ -227,6 +227,33 @@ class MRN(NetworkMethod):
             result[self.mode(name, which)] = self.covariance(name, which)
         return result
 
+    @torch.no_grad()
+    def set_covariance(
+        self, name: str, which: str, covariance: Tensor | LowRankPlusDiagonal
+    ) -> None:
+        """Put a covariance, one of ``learn``, in the place of a layer's."""
+        size = self.tensor(name).shape[self.mode(name, which)]
+        if tuple(covariance.shape) != (size, size):
+            raise ValueError(
+                f"covariance: expected shape {(size, size)} for {which} of {name}, got "
+                f"{tuple(covariance.shape)}"
+            )
+        self._store(name, which, decompose(covariance))
+        setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+
+    def _store(self, name: str, which: str, covariance: LowRankPlusDiagonal) -> None:
+        for part in ("basis", "values", "eps"):
+            self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
+        size, rank = covariance.basis.shape
+        if rank == size:
+            inverse = covariance.solve(torch.eye(size).to(covariance.basis))
+            self.register_buffer(f"{name}_{which}_precision", inverse)
+
+    def _log_determinant(self, name: str) -> Tensor:
+        """Second term of eq. 9 for one layer; kept, since it changes at updates alone."""
+        tensor = self.tensor(name)
+        return log_determinant_term(tensor.shape, self.covariances(name)).to(tensor)
+
     def penalty(self) -> Tensor:
         chosen = self.switches
         if chosen.proximal is not None:
@@ -251,16 +278,16 @@ class MRN(NetworkMethod):
             return
         self.updates += 1
         for name in self.layers:
-            tensor, covariances = self.tensor(name), self.covariances(name)
-            seen = list(covariances)
+            tensor, seen = self.tensor(name), self.covariances(name)
+            new = {}
             for which in (which for which in self.names if which in chosen.learn):
                 mode = self.mode(name, which)
-                covariances[mode] = self._updated(tensor, seen, which, mode)
-                self._store(name, which, covariances[mode])
+                new[which] = self._updated(tensor, seen, which, mode)
                 if chosen.order == "sequential":
-                    seen[mode] = covariances[mode]
-            log_determinant = log_determinant_term(tensor.shape, covariances)
-            setattr(self, f"{name}_log_determinant", log_determinant.to(tensor))
+                    seen[mode] = new[which]
+            for which, covariance in new.items():
+                self._store(name, which, covariance)
+            setattr(self, f"{name}_log_determinant", self._log_determinant(name))
 
     def _updated(
         self, w: Tensor, covariances: Sequence, which: str, mode: int
@@ -321,13 +348,6 @@ class MRN(NetworkMethod):
         matrix = ((matrix + matrix.mT) / 2).clamp(-1, 1)
         return Relation(matrix.fill_diagonal_(1), meaning)
 
-    def _store(self, name: str, which: str, covariance: LowRankPlusDiagonal) -> None:
-        for part in ("basis", "values", "eps"):
-            self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
-        if covariance.basis.shape[0] == covariance.basis.shape[1]:
-            identity = torch.eye(len(covariance.basis)).to(covariance.basis)
-            self.register_buffer(f"{name}_{which}_precision", covariance.solve(identity))
-
 
 @dataclass(frozen=True, eq=False)
 class _Inverted(LowRankPlusDiagonal):
@@ -373,12 +393,8 @@ class FixedRelation(MRN):
         tasks = len(self.tasks)
         if not -1 < (tasks - 1) * rho or not rho < 1:
             raise ValueError(f"rho: expected -1 / (T - 1) < rho < 1 with T = {tasks}, got {rho}")
-        identity = torch.eye(tasks)
-        covariance = decompose((1 - rho) * identity + rho)
         for name in self.layers:
-            self._store(name, "task", covariance)
-            log_determinant = log_determinant_term(self.tensor(name).shape, self.covariances(name))
-            setattr(self, f"{name}_log_determinant", log_determinant)
+            self.set_covariance(name, "task", (1 - rho) * torch.eye(tasks) + rho)
 
 
 @torch.no_grad()

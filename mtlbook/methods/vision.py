@@ -71,7 +71,8 @@ def image_network(
         trunk += [(name, layer), (f"relu_{name}", nn.ReLU()), (f"dropout_{name}", nn.Dropout())]
     widths = outputs[0] if len(set(outputs)) == 1 else list(outputs)
     head = TaskLinear(len(outputs), dense[1].out_features, widths)
-    network = TaskNetwork(trunk, head, head_name="fc8").reset(std=std, seed=seed)
+    head.reset(std=std, generator=torch.Generator().manual_seed(seed))
+    network = TaskNetwork(trunk, head, head_name="fc8")
     with torch.no_grad():
         for name, source in zip(("fc6", "fc7"), dense, strict=False):
             network.task_layers[name].weight.copy_(source.weight.mT)  # to every task
