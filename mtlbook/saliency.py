@@ -36,7 +36,7 @@ def task_saliency(
     heads : sequence of T modules, or one module for all tasks
         Each of the T maps ``(B, ...)`` to ``(B,)`` or ``(B, K_t)``. The one module has an integer
         ``tasks``, maps ``(T, B, ...)`` to ``(T, B, K)`` and may have ``widths``, T numbers of
-        outputs that are not padding, and ``hidden_relu()``
+        outputs that are not padding, and ``relu_layers()``
         (:class:`mtlbook.methods.trunk.TaskHeads`). Heads must treat the samples of a batch apart:
         no batch normalisation.
     features : Tensor, shape ``(B, ...)``
@@ -60,9 +60,10 @@ def task_saliency(
     gradients of all samples; tasks do not meet either if each has a copy of the features.
 
     Heads of one hidden ReLU layer, :math:`f(a) = v^\top \max(U a + b, 0) + c`, have the closed form
-    :math:`U^\top (v \odot [U a + b > 0])`, chosen by itself. It needs no second
-    differentiation, because the mask is constant almost everywhere; and sums over space can be
-    taken of U, once, instead of over every sample's gradient.
+    :math:`U^\top (v \odot [U a + b > 0])`, chosen by itself; likewise linear heads and those of
+    several hidden layers. It needs no second differentiation, because the masks are constant almost
+    everywhere; and sums over space can be taken of U, once, instead of over every sample's
+    gradient.
 
     Examples
     --------
@@ -78,7 +79,7 @@ def task_saliency(
         )
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction: expected 'none', 'sum' or 'mean', got {reduction!r}")
-    layers = _hidden_relu(heads)
+    layers = _relu_layers(heads)
     if layers is not None:
         widths = getattr(heads, "widths", None)
         with torch.set_grad_enabled(create_graph):
@@ -165,27 +166,31 @@ def _by_autograd(heads, features, create_graph, reduction, scalar) -> Tensor:
 
 
 def _closed_form(layers, features, reduction, scalar, widths) -> Tensor:
-    first, bias, second, second_bias = layers  # (T, D, H), (T, H), (T, H, K), (T, K)
-    size = prod(features.shape[1:])
-    if first.shape[1] != size:
+    """Backpropagation by hand; layers are pairs of weights (T, in, out) and biases (T, out)."""
+    (first, _), (last, last_bias) = layers[0], layers[-1]
+    shape = features.shape[1:]
+    if first.shape[1] != prod(shape):
         raise ValueError(
             f"features: expected {first.shape[1]} numbers a sample for these heads, got shape "
             f"{tuple(features.shape)}"
         )
     with torch.no_grad():
-        hidden = features.flatten(1) @ first + bias[:, None]  # (T, B, H)
-        mask = hidden > 0
-        outputs = second_bias[:, None]  # of which only the number matters, unless one is chosen
+        x, masks = features.flatten(1), []
+        for weight, bias in layers[:-1]:
+            x = (x @ weight + bias[:, None]).relu_()  # (T, B, H)
+            masks.append(x > 0)
+        outputs = last_bias[:, None]  # only their number counts, unless the largest is wanted
         if isinstance(scalar, str) and scalar == "max":
-            outputs = hidden.relu() @ second + outputs
-    selector = _selector(outputs, scalar, widths)
-    coefficients = (selector @ second.mT) * mask  # (T, B, H)
-    shape = features.shape[1:]
+            outputs = x @ last + outputs
+    gradient = _selector(outputs, scalar, widths)
+    for (weight, _), mask in zip(reversed(layers[1:]), reversed(masks), strict=True):
+        gradient = (gradient @ weight.mT) * mask
     if reduction != "none" and features.ndim > 2:
         first = first.unflatten(1, (shape[0], -1))
         first = first.sum(2) if reduction == "sum" else first.mean(2)
         shape = shape[:1]
-    return (coefficients @ first.mT).unflatten(-1, shape)
+    saliency = (gradient @ first.mT).unflatten(-1, shape)
+    return saliency.expand(-1, len(features), *shape)  # linear heads have one for all samples
 
 
 def _selector(outputs: Tensor, scalar: Scalar, widths: Sequence[int] | None) -> Tensor:
@@ -215,22 +220,26 @@ def _selector(outputs: Tensor, scalar: Scalar, widths: Sequence[int] | None) -> 
     return outputs.new_zeros(*chosen.shape, k).scatter_(-1, chosen[..., None], 1)
 
 
-def _hidden_relu(heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """Weights (T, D, H), (T, H), (T, H, K), (T, K) if all heads are linear, ReLU, linear."""
-    if hasattr(heads, "hidden_relu"):
-        return heads.hidden_relu()
+def _relu_layers(heads: Heads) -> Sequence[tuple[Tensor, Tensor]] | None:
+    """Stacked weights and biases if all heads are alike, linear layers with ReLU between them."""
+    if hasattr(heads, "relu_layers"):
+        return heads.relu_layers()
     if isinstance(heads, nn.Module) and not isinstance(heads, nn.ModuleList):
         return None
     found = []
     for head in heads:
-        layers = (
-            [m for m in head if type(m) is not nn.Flatten] if type(head) is nn.Sequential else []
-        )
-        if [type(m) for m in layers] != [nn.Linear, nn.ReLU, nn.Linear]:
+        modules = list(head) if type(head) is nn.Sequential else [head]
+        modules = [m for m in modules if type(m) is not nn.Flatten]
+        kinds = [nn.Linear if i % 2 == 0 else nn.ReLU for i in range(len(modules))]
+        linear = modules[::2]
+        if [type(m) for m in modules] != kinds or len(modules) % 2 == 0:
             return None
-        if layers[0].bias is None or layers[2].bias is None:
+        if any(m.bias is None for m in linear):
             return None
-        found.append((layers[0].weight.mT, layers[0].bias, layers[2].weight.mT, layers[2].bias))
-    if len({tuple(w.shape for w in weights) for weights in found}) != 1:
+        found.append([(m.weight.mT, m.bias) for m in linear])
+    if len({tuple(w.shape for w, _ in layers) for layers in found}) != 1:
         return None
-    return tuple(torch.stack(weights) for weights in zip(*found, strict=True))
+    return [
+        (torch.stack([w for w, _ in layer]), torch.stack([b for _, b in layer]))
+        for layer in zip(*found, strict=True)
+    ]

@@ -145,8 +145,9 @@ def test_distances_and_second_order_gradients_equal_the_loop(name, p, dtype):
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 @pytest.mark.parametrize("scalar", [None, "sum", "max"])
-def test_closed_form_equals_autograd(scalar, reduction):
-    heads = stack([1] * TASKS if scalar is None else [3] * TASKS, hidden=(6,)).double()
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
+def test_closed_form_equals_autograd(hidden, scalar, reduction):
+    heads = stack([1] * TASKS if scalar is None else [3] * TASKS, hidden=hidden).double()
     x = features()
     found = [
         task_saliency(h, x, create_graph=True, reduction=reduction, scalar=scalar)
@@ -159,10 +160,9 @@ def test_closed_form_equals_autograd(scalar, reduction):
 
 
 def test_which_heads_have_the_closed_form():
-    assert stack(hidden=(6,)).hidden_relu() is not None
-    assert stack(hidden=()).hidden_relu() is None
-    assert stack(hidden=(6, 5)).hidden_relu() is None
-    assert stack(hidden=(6,), activation=nn.Tanh).hidden_relu() is None
+    for hidden in ((), (6,), (6, 5)):
+        assert len(stack(hidden=hidden).relu_layers()) == len(hidden) + 1
+    assert stack(hidden=(6,), activation=nn.Tanh).relu_layers() is None
 
     def differentiates_twice(heads):
         graph = task_saliency(heads, features(torch.float32), create_graph=True).grad_fn

@@ -56,15 +56,14 @@ class TaskHeads(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features.flatten(2))
 
-    def hidden_relu(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Weights and biases if there is one hidden layer and it is ReLU, else None.
+    def relu_layers(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Weights and biases of all layers if there is nothing but ReLU between them, else None.
 
         What :func:`mtlbook.saliency.task_saliency` asks for.
         """
-        if len(self.layers) != 3 or type(self.layers[1]) is not nn.ReLU:
+        if any(type(m) not in (TaskLinear, nn.ReLU) for m in self.layers):
             return None
-        first, second = self.layers[0], self.layers[2]
-        return first.weight, first.bias, second.weight, second.bias
+        return [(m.weight, m.bias) for m in self.layers if isinstance(m, TaskLinear)]
 
 
 def glorot(layer: TaskLinear, widths: Sequence[int], *, seed: int) -> None:
