@@ -18,6 +18,7 @@ from mtlbook.datasets import (
     cache,
     domains,
     efficientnet,
+    gated,
     glyphs,
     images,
     office,
@@ -27,7 +28,7 @@ from mtlbook.datasets import (
 )
 from mtlbook.datasets.cache import DataError
 from mtlbook.datasets.office import published_splits
-from mtlbook.datasets.registry import cache_dir, entries, entry, is_read_only
+from mtlbook.datasets.registry import Entry, cache_dir, entries, entry, is_read_only
 from mtlbook.tasks import TaskSet
 
 __all__ = [
@@ -57,6 +58,12 @@ LOADERS = {
     "office_caltech10": office.load_images,
     "office_caltech10_efflite0": office.load_efflite0,
     "office_caltech10_surf800": office.load_surf800,
+    "office_home": gated.load_domains,
+    "office_home_efflite0": office.load_efflite0,
+    "imageclef_da": gated.load_domains,
+    "imageclef_da_efflite0": office.load_efflite0,
+    "celeba": gated.load_celeba,
+    "coco": gated.load_coco,
     "school": regression.load_school,
     "sarcos": regression.load_sarcos,
     "digits": images.load_digits,
@@ -74,6 +81,8 @@ FETCHERS = {
     "cifar10_12k": images.fetch_cifar10_12k,
     "cifar_mtl": images.fetch_cifar10_12k,
     "cifar_mtl_efflite0": one_vs_all.make_cifar_efflite0,
+    "office_home_efflite0": lambda scratch: gated.make_efflite0("office_home"),
+    "imageclef_da_efflite0": lambda scratch: gated.make_efflite0("imageclef_da"),
 }
 Status = Literal["embedded", "cached", "makeable", "missing", "corrupt"]
 
@@ -104,6 +113,8 @@ def load(name: str, **options: Any) -> TaskSet:
         - ``office_caltech10``: ``domains``, a list of names, ``size`` in pixels;
           ``office_caltech10_efflite0``: ``domains``; ``office_caltech10_surf800``: ``domains``,
           ``normalise``, ``"l2"``, ``"zscore"`` or ``"none"``
+        - ``office_home``, ``imageclef_da``: ``domains``, ``size``; their ``_efflite0``: ``domains``
+        - ``celeba``: ``split``, ``size``, ``limit``; ``coco``: also ``categories``
         - ``school``: ``constant``
         - ``glyphs``: ``alphabets``, ``drawers``, ``size``, ``seed``
         - ``digit_domains``: ``domains``, a list of names
@@ -139,9 +150,9 @@ def load(name: str, **options: Any) -> TaskSet:
         tasks = LOADERS[name](**options)
         sha256 = _embedded_sha256(tasks)
     else:
-        path = fetch(name) if status(name) == "makeable" else cache.verified(source)
+        path = fetch(name) if status(name) == "makeable" else _verified(source)
         tasks = LOADERS[name](path, **options)
-        sha256 = cache.known_sha256(source, path)
+        sha256 = _sha256(source, path)
     return TaskSet(
         name=name,
         tasks=tuple(tasks),
@@ -164,7 +175,7 @@ def status(name: str) -> Status:
     if source.file is None:
         return "embedded"
     try:
-        cache.verified(source)
+        _verified(source)
     except DataError as error:
         if error.state == "missing" and source.made_from and efficientnet.installed():
             return "makeable" if status(source.made_from) == "cached" else "missing"
@@ -285,7 +296,7 @@ def _verify(name: str) -> dict[str, Any]:
         why = "" if ok else "the package that brings it has other data in this version"
         return {**row, "ok": ok, "found": found, "why": why}
     try:
-        path = cache.verified(source, again=True)
+        path = _verified(source, again=True)
     except DataError as error:
         ok = None if error.state == "missing" else False
         return {
@@ -296,8 +307,18 @@ def _verify(name: str) -> dict[str, Any]:
             "found": error.found,
             "why": str(error),
         }
-    sha256 = cache.known_sha256(source, path)
+    sha256 = _sha256(source, path)
     return {**row, "state": "cached", "expected": sha256, "found": sha256, "why": ""}
+
+
+def _verified(source: Entry, *, again: bool = False) -> Path:
+    """The file or folder of a data set, once it is what it should be."""
+    return gated.verified(source) if source.is_folder else cache.verified(source, again=again)
+
+
+def _sha256(source: Entry, path: Path) -> str | None:
+    """The hash of a data set whose file or folder was found right."""
+    return gated.sha256(source, path) if source.is_folder else cache.known_sha256(source, path)
 
 
 def _embedded_sha256(tasks) -> str:

@@ -34,13 +34,22 @@ class DataError(RuntimeError):
     ----------
     state : "missing" | "corrupt"
     expected, found : str or None
-        The hashes, or in place of ``found`` the reason why there is none.
+        The hashes, or in place of ``found`` the reason why there is none; of a folder, in words.
     """
 
-    def __init__(self, path: Path, state: str, expected: str | None, found: str | None, mend: str):
+    def __init__(
+        self,
+        path: Path,
+        state: str,
+        expected: str | None,
+        found: str | None,
+        mend: str,
+        *,
+        kind: str = "sha256 ",
+    ):
         self.state, self.expected, self.found = state, expected, found
         super().__init__(
-            f"{path} is {state}: expected sha256 {expected or 'unknown'}, found {found}; {mend}"
+            f"{path} is {state}: expected {kind}{expected or 'unknown'}, found {found}; {mend}"
         )
 
 

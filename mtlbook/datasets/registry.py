@@ -35,11 +35,19 @@ class Entry:
     loader: Literal["none"] | None = None
     fetcher: Literal["none"] | None = None
     made_from: str | None = None
+    counts: dict[str, int | None] | None = None
+    classes: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether ``file`` is a folder that the user fills, and not a canonical file."""
+        return self.tier == "gated" and self.made_from is None
 
     @property
     def note(self) -> str:
         """What cannot be done with this set, in words; empty where everything can."""
-        steps = {"loader": "no loader yet", "fetcher": "no fetch step yet"}
+        by_hand = "to be obtained by hand" if self.is_folder else "no fetch step yet"
+        steps = {"loader": "no loader yet", "fetcher": by_hand}
         return ", ".join(text for step, text in steps.items() if getattr(self, step) == "none")
 
 
