@@ -292,6 +292,12 @@ def flip_flop(
     list of K
         New ones; modes that were not updated are those given.
 
+    Notes
+    -----
+    Where ``n d / d_k <= d_k``, as for the many features of one layer, an update of mode ``k`` that
+    comes first and is not shrunk explains everything: up to scale, all other covariances stay where
+    they started, whatever the samples are. Shrink it, or let it come last (``modes``).
+
     Examples
     --------
     >>> x = torch.randn(500, 3, 4, generator=torch.Generator().manual_seed(0))

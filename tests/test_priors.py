@@ -418,6 +418,18 @@ class TestFlipFlop:
             )
         assert errors[1] < 0.03 < errors[0]
 
+    @pytest.mark.parametrize("features", [12, 40])
+    @pytest.mark.parametrize("structure", ["auto", "dense"])
+    def test_many_features_first_leave_nothing_to_the_others(self, features, structure):
+        w, start = randn(features, 3, 4), [None, spd(3, 3), spd(4, 4)]
+        plain = flip_flop(w[None], start, eps=0, structure=structure)
+        torch.testing.assert_close(plain[1], 3 * 4 / features * start[1], rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(plain[2], start[2], rtol=1e-6, atol=1e-8)
+        shrunk = flip_flop(w[None], start, eps=[0.9, 0, 0], relative=True, structure=structure)
+        last = flip_flop(w[None], start, eps=0, modes=[2, 1, 0], structure=structure)
+        for found in (shrunk, last):
+            assert (normalise_trace(found[2]) - normalise_trace(start[2])).abs().max() > 0.1
+
     def test_two_modes_and_one_covariance_fixed_is_the_closed_form(self):
         """MTRL: with unit feature covariance the tasks' one is ``W^T W / d``."""
         w = randn(7, 3)
