@@ -220,7 +220,7 @@ def test_copies_agree_with_the_original_images():
     for key in ("cosine", "same_class"):
         mean = sum(row["images"] * row[key] for row in rows) / 24
         assert together[key] == pytest.approx(mean)
-    # measured: .83 and .96 on 200 images; features of other images are at .4
+    # .83 and .96 on 200 images
     assert together["cosine"] > 0.7 and together["same_class"] > 0.8
     with pytest.raises(ValueError, match="count: expected so few that some of every class"):
         office.feature_agreement(2_533)

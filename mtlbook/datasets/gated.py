@@ -88,7 +88,7 @@ def load_domains(
         tasks.append(
             Task(
                 name=name,
-                inputs=_pictures([folder / path for path, _ in images], size),
+                inputs=_pictures(source, [folder / path for path, _ in images], size),
                 targets=torch.tensor([label for _, label in images]),
                 loss="cross_entropy",
                 classes=source.classes,
@@ -106,9 +106,10 @@ def make_efflite0(name: str) -> dict[str, np.ndarray]:
     folder = verified(source)
     listing = LISTINGS[name](source, folder)
     rows = [(domain, *image) for domain, images in enumerate(listing.values()) for image in images]
+    paths = [folder / path for _, path, _ in rows]
     feat = [
-        efficientnet.features(_pictures([folder / path for _, path, _ in part], efficientnet.SIDE))
-        for part in (rows[start : start + 64] for start in range(0, len(rows), 64))
+        efficientnet.features(_pictures(source, paths[start : start + 64], efficientnet.SIDE))
+        for start in range(0, len(paths), 64)
     ]
     return {
         "feat": torch.cat(feat).numpy().astype(np.float16),
@@ -121,7 +122,7 @@ def make_efflite0(name: str) -> dict[str, np.ndarray]:
 
 
 def office_home(source: Entry, folder: Path) -> Listing:
-    """The tree ``<domain>/<class>/<image>``; ``Real World`` may be written with either a space."""
+    """The tree ``<domain>/<class>/<image>``; an underscore may be a space."""
     listing: Listing = {}
     for domain in source.counts:
         place = next((p for p in _spellings(folder / domain) if p.is_dir()), None)
@@ -199,7 +200,7 @@ def load_celeba(
         paths += [folder / "img_align_celeba" / found.filename[index] for index in chosen]
         answers.append(found.attr[: len(chosen)])
         groups += [CELEBA.index(part)] * len(chosen)
-    inputs = _pictures(paths, size, centre=True)
+    inputs = _pictures(entry("celeba"), paths, size, centre=True)
     return _questions(names, inputs, torch.cat(answers), torch.tensor(groups))
 
 
@@ -230,9 +231,13 @@ def load_coco(
         The first images of each part only, in the order of their ids.
     """
     parts = COCO if one_of("split", split, (*COCO, "all")) == "all" else (split,)
+    source = entry("coco")
     paths, answers, groups = [], [], []
     for part in parts:
-        annotations = json.loads(_annotation(folder, part).read_text(encoding="utf-8"))
+        file = _annotation(folder, part)
+        if not file.is_file():
+            raise _error(source, "corrupt", f"annotations/{file.name}", "no such file")
+        annotations = json.loads(file.read_text(encoding="utf-8"))
         ids = {c["name"]: c["id"] for c in sorted(annotations["categories"], key=lambda c: c["id"])}
         names = list(ids) if categories is None else list(categories)
         column = {ids[one_of("categories", name, list(ids))]: k for k, name in enumerate(names)}
@@ -245,7 +250,8 @@ def load_coco(
         paths += [folder / f"{part}2017" / image["file_name"] for image in images]
         answers.append(present)
         groups += [COCO.index(part)] * len(images)
-    return _questions(names, _pictures(paths, size), torch.cat(answers), torch.tensor(groups))
+    inputs = _pictures(source, paths, size)
+    return _questions(names, inputs, torch.cat(answers), torch.tensor(groups))
 
 
 def _questions(names: Sequence[str], inputs: Tensor, answers: Tensor, groups: Tensor) -> list[Task]:
@@ -323,20 +329,23 @@ def _limit(limit: int | None) -> int | None:
     return limit
 
 
-def _pictures(paths: Sequence[Path], size: int, *, centre: bool = False) -> Tensor:
+def _pictures(source: Entry, paths: Sequence[Path], size: int, *, centre: bool = False) -> Tensor:
     """Images as ``(N, 3, size, size)`` in [0, 1], squeezed or their central square."""
     if size < 1:
         raise ValueError(f"size: expected a positive number of pixels, got {size}")
     Image = require("PIL.Image", "reproduce")
     pixels = np.empty((len(paths), size, size, 3), dtype=np.uint8)
     for row, path in enumerate(paths):
-        with Image.open(path) as image:
-            width, height = image.size
-            side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
-            pixels[row] = image.convert("RGB").resize(
-                (size, size),
-                Image.Resampling.BICUBIC,
-                box=(left, top, left + side, top + side) if centre else None,
-            )
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+                side = min(width, height)
+                left, top = (width - side) // 2, (height - side) // 2
+                pixels[row] = image.convert("RGB").resize(
+                    (size, size),
+                    Image.Resampling.BICUBIC,
+                    box=(left, top, left + side, top + side) if centre else None,
+                )
+        except OSError as error:
+            raise _error(source, "corrupt", f"an image {path}", f"{error}") from error
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
