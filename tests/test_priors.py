@@ -579,6 +579,18 @@ class TestPenalty:
         expected = 2 * apply_precisions(stored.detach().permute(2, 1, 0), covariances)
         torch.testing.assert_close(stored.grad, expected.permute(2, 1, 0), **EXACT)
 
+    def test_float64_covariances_save_float32_weights_from_a_small_eps(self):
+        w = torch.randn(60, 3, 4)
+        covariances = flip_flop(
+            w.double()[None], [None] * 3, eps=1e-6, relative=True, structure="low-rank"
+        )
+        exact = apply_precisions(w.double(), covariances)
+        got = apply_precisions(w, covariances)
+        assert got.dtype == torch.float32 and quadratic_form(w, covariances).dtype == torch.float32
+        torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-6)
+        rounded = apply_precisions(w, [c.to(torch.float32) for c in covariances])
+        assert (rounded - exact).norm() > 10 * (got - exact).norm()
+
     def test_negative_log_density(self):
         """Half of both terms and a constant: the sign that the paper prints is the other one."""
         w, covariances = randn(3, 4, 2), [spd(3, 3), spd(4, 4), spd(2, 2)]
