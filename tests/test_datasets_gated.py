@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtlbook import datasets
-from mtlbook.datasets import DataError, cache, efficientnet, registry
+from mtlbook.datasets import DataError, cache, efficientnet, gated, registry
 
 PIL_Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("yaml")
@@ -118,6 +118,17 @@ def test_office_home_of_other_folders(home):
     (home / "Product").rename(home / "Products")
     with pytest.raises(DataError, match="expected a folder Product, found no such folder"):
         datasets.load("office_home")
+
+
+def test_rows_of_a_released_list(home, tmp_path):
+    lines = ["/theirs/Real_World/Bed/00002.jpg 1", "/theirs/Real_World/Alarm_Clock/00001.jpg 0"]
+    path = tmp_path / "train_5.txt"
+    path.write_text("\n".join(lines))
+    rows = gated.list_rows("office_home", "Real_World", path)
+    assert rows.tolist() == [3, 0]
+    path.write_text(lines[0].replace(" 1", " 0"))
+    with pytest.raises(ValueError, match=r"got 'Bed/00002\.jpg' as 0"):
+        gated.list_rows("office_home", "Real_World", path)
 
 
 def test_features_of_office_home(home, monkeypatch):

@@ -97,6 +97,36 @@ def load_domains(
     return tasks
 
 
+def list_rows(name: str, task: str, path: Path) -> Tensor:
+    """Row numbers within a task of the images in a list of lines "path label", for `Task.select`.
+
+    Parameters
+    ----------
+    name : str
+        ``office_home`` or ``imageclef_da``; the rows of their features are the same.
+    task : str
+        A domain; what a line has before the last folder of that name is not looked at.
+    path : Path
+        Such as ``data/office-home/Art/train_5.txt`` of the code of MRN.
+
+    Raises
+    ------
+    DataError
+        The images are not there.
+    ValueError
+        A line names an image that the task does not have, or another label for it.
+    """
+    source = entry(one_of("name", name, list(LISTINGS)))
+    listing = LISTINGS[name](source, verified(source))
+    images = listing[one_of("task", task, list(listing))]
+    rows = {(image.partition("/")[2], label): row for row, (image, label) in enumerate(images)}
+    items = read_list(path, task)
+    if unknown := [item for item in items if item not in rows]:
+        image, label = unknown[0]
+        raise ValueError(f"{path}: expected images of {task} in {name}, got {image!r} as {label}")
+    return torch.tensor([rows[item] for item in items])
+
+
 def make_efflite0(name: str) -> dict[str, np.ndarray]:
     """Features of all images of a set of domains, as the arrays of ``office_caltech10_efflite0``.
 
