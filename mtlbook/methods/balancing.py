@@ -30,7 +30,7 @@ class Weighting:
     def __call__(self, gramian: Tensor) -> Tensor:
         # PCGrad goes through the tasks in random order, which it draws from torch's own stream
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.calls)
+            torch.default_generator.manual_seed(self.calls)  # the CPU's alone
             self.calls += 1
             return self.rule(gramian)
 
