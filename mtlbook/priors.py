@@ -48,7 +48,7 @@ class LowRankPlusDiagonal:
               + f(\varepsilon) x
 
     at the cost ``O(d r)`` a column; for ``f = 1 / .`` this is Woodbury's identity. Inverses are
-    generalised (MRN, section 4.2): ``f(0) = 0``, so that a singular ``S`` gives no infinity. With
+    generalised, as MRN proposes: ``f(0) = 0``, so that a singular ``S`` gives no infinity. With
     ``r = d`` and ``eps = 0`` it is the eigendecomposition of any covariance: :func:`decompose`.
 
     Examples
