@@ -1,0 +1,542 @@
+"""SRDML with linear tasks: the authors' synthetic study, and School as a bridge to shallow models.
+
+The saliency of a linear task is its weight vector, so the regulariser is a weighted sum of
+distances of weight vectors, and everything follows from the tasks' second moments. That makes it
+cheap enough to train all seeds and all settings at once: an axis of *runs* stands before the tasks.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtlbook.ledger.statistics import spearman
+from mtlbook.tasks import Task, TaskSet
+
+if TYPE_CHECKING:
+    from mtlbook.ledger.results import Result
+
+SLOPES = (1, 1, 2, 2, 3, 3, -1, -1, -2, -2, -3, -3)  # two bases, three pairs of twins each
+SAMPLES, TEST, FEATURES, NOISE = 10, 40, 20, 0.01
+FIRST_SEED = 300  # of those that are judged; others were looked at before the claims
+TUNING_SEED = 1000  # the first of those on which settings are chosen
+
+
+@dataclass
+class Problem:
+    r"""R runs of T linear regressions, as far as the squared error needs them.
+
+    Attributes
+    ----------
+    gram : Tensor, shape ``(R, T or 1, D, D)``
+        :math:`X_t^\top X_t / n_t`; the last column of X is 1.
+    moment : Tensor, shape ``(R, T, D)``
+        :math:`X_t^\top y_t / n_t`.
+    start : Tensor, shape ``(R, T, D)``
+        Initial weights, the intercept last.
+    test : callable
+        Weights ``(R, T, D)`` to the root mean squared and the mean absolute error of every task on
+        its test samples, shape ``(R, T)`` each.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    start: Tensor
+    test: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    r"""How one run descends. Every field is one number.
+
+    Attributes
+    ----------
+    weight : float
+        :math:`\lambda`, on distances that are summed over ``count`` samples.
+    omega_step : float
+        Step size of c; 0 keeps :math:`\omega` as it starts.
+    decay : float
+        **Ours**: weight decay on every task by itself.
+    lr, steps
+        Of gradient descent on the mean of the tasks' losses.
+    warmup : int
+        Steps without the regulariser.
+    """
+
+    weight: float = 0.0
+    omega_step: float = 0.0
+    decay: float = 0.0
+    lr: float = 0.01
+    steps: int = 150
+    warmup: int = 0
+
+
+#: The script: 150 iterations, the regulariser from the twelfth on, both step sizes 0.01.
+RELEASED = Setting(weight=1.0, omega_step=0.01, warmup=11)
+
+
+def descend(
+    problem: Problem,
+    settings: Sequence[Setting],
+    *,
+    count: int,
+    coupling: Tensor | None = None,
+    look_at: Iterable[int] = (),
+    look: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Gradient descent on the weights and on c, R runs at once.
+
+    OBJECTIVE   :math:`\frac1T \sum_t \frac1{2 n_t} \|X_t w_t - y_t\|^2 + \lambda n \sum_{i<j}
+    \omega_{ij} \|w_i - w_j\|_1`, :math:`\omega = c / \sum_{i<j} c_{ij}`, :math:`c \ge 0`
+
+    Parameters
+    ----------
+    problem : Problem
+    settings : sequence of R Setting
+        All of one length; a run each.
+    count : int
+        n: over how many samples the distances are summed.
+    coupling : Tensor, shape ``(T, T)``, optional
+        c to start with, of which the upper triangle is read; ones by default.
+    look_at : iterable of int
+        Numbers of completed steps after which ``look(step, weights, coupling)`` is called.
+
+    Returns
+    -------
+    weights : Tensor, shape ``(R, T, D)``
+    coupling : Tensor, shape ``(R, P)``
+        c of the ``P = T (T - 1) / 2`` pairs i < j, row by row.
+
+    Notes
+    -----
+    Intercepts are neither saliency nor decayed. Weights and c step together, from the same
+    gradients, as the script's two optimisers do.
+    """
+    runs, tasks, _ = problem.start.shape
+    steps = {setting.steps for setting in settings}
+    if len(settings) != runs or len(steps) != 1:
+        raise ValueError(
+            f"settings: expected {runs} of one length, got {len(settings)} of steps {steps}"
+        )
+    (steps,) = steps
+    column = partial(_column, settings)
+    weight, omega_step, decay, lr = map(column, ("weight", "omega_step", "decay", "lr"))
+    warmup = column("warmup")
+    coupled = bool((weight > 0).any())
+    i, j = torch.triu_indices(tasks, tasks, 1)
+    edges = torch.eye(tasks)[i] - torch.eye(tasks)[j]  # (P, T): row p takes w_i - w_j
+    c = torch.ones(len(i)) if coupling is None else coupling[i, j]
+    c = c.expand(runs, -1)[..., None]  # (R, P, 1)
+    groups = problem.gram.shape[1]
+    look_at, w = set(look_at), problem.start
+    for step in range(steps + 1):
+        if step in look_at:
+            look(step, w, c[..., 0])
+        if step == steps:
+            return w, c[..., 0]
+        fitted = w.unflatten(1, (groups, -1)) @ problem.gram
+        gradient = (fitted.flatten(1, 2) - problem.moment) / tasks
+        gradient[..., :-1] += decay * w[..., :-1]
+        if coupled:
+            strength = weight * count * (step >= warmup)
+            difference = edges @ w[..., :-1]  # (R, P, D - 1)
+            distance = difference.abs().sum(-1, keepdim=True)
+            total = c.sum(1, keepdim=True).clamp(min=1e-30)
+            omega = c / total
+            gradient[..., :-1] += strength * (edges.mT @ difference.sign_().mul_(omega))
+            mean = (omega * distance).sum(1, keepdim=True)
+            c = (c - omega_step * strength * (distance - mean) / total).clamp(min=0)
+        w = w - lr * gradient
+
+
+def _column(settings: Sequence[Setting], name: str) -> Tensor:
+    return torch.tensor([float(getattr(s, name)) for s in settings])[:, None, None]
+
+
+# The synthetic study
+
+
+def synthetic_tasks(seed: int) -> dict[str, TaskSet]:
+    """The twelve tasks of the script: ``y_t = X w_t + noise``, one X for all of them.
+
+    ``X ~ N(0.5, 1)``, 20 features, ``w_t = s_t (1, ..., 1)`` with :data:`SLOPES`, noise of
+    deviation 0.01; 10 samples to train on, 40 to test.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts = {}
+    for part, count in (("train", SAMPLES), ("test", TEST)):
+        x = 0.5 + torch.randn(count, FEATURES, generator=generator)
+        noise = NOISE * torch.randn(count, len(SLOPES), generator=generator)
+        y = x.sum(1, keepdim=True) * torch.tensor(SLOPES) + noise
+        tasks = [Task(f"task {t + 1}", x, y[:, [t]], loss="mse") for t in range(len(SLOPES))]
+        parts[part] = TaskSet("srdml-synthetic", tasks, licence="generated")
+    return parts
+
+
+def synthetic_problem(
+    seeds: Sequence[int], *, as_released: bool = False, copies: int = 1, start: str = "glorot"
+) -> Problem:
+    r"""The synthetic tasks of several seeds as one problem, each seed ``copies`` times.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+    as_released : bool
+        With the script's bug. It subtracts targets ``(n,)`` from outputs ``(n, 1)``, which is an
+        ``(n, n)`` table: each output is compared with every target. The gradient is then
+        :math:`X^\top (X w - \bar y)`, without the factor 1/n: *predict the mean of the targets*,
+        n times as fast.
+    copies : int
+        Runs of a seed, next to each other.
+    start : "glorot" | "zero"
+        Initial weights: uniform after Glorot and Bengio, as in the script, or zero (ours).
+    """
+    if start not in ("glorot", "zero"):
+        raise ValueError(f"start: expected 'glorot' or 'zero', got {start!r}")
+    data = [synthetic_tasks(seed) for seed in seeds]
+    x, y = _stacked(data, "train")
+    gram = x.mT @ x / SAMPLES
+    moment = y.mT @ x / SAMPLES
+    if as_released:
+        gram = SAMPLES * gram
+        moment = SAMPLES * y.mean(1)[:, :, None] * x.mean(1)[:, None, :]
+    limit = (6 / (FEATURES + 1)) ** 0.5 if start == "glorot" else 0.0
+    weights = torch.zeros(len(seeds), len(SLOPES), FEATURES + 1)
+    for w, seed in zip(weights, seeds, strict=True):
+        generator = torch.Generator().manual_seed(10_000 + seed)
+        w[:, :-1] = limit * (2 * torch.rand(w[:, :-1].shape, generator=generator) - 1)
+    x_test, y_test = (each.repeat_interleave(copies, 0) for each in _stacked(data, "test"))
+
+    def test(w: Tensor) -> tuple[Tensor, Tensor]:
+        error = x_test @ w.mT - y_test
+        return error.square().mean(1).sqrt(), error.abs().mean(1)
+
+    repeat = partial(torch.repeat_interleave, repeats=copies, dim=0)
+    return Problem(repeat(gram)[:, None], repeat(moment), repeat(weights), test)
+
+
+def _stacked(data: Sequence[dict[str, TaskSet]], part: str) -> tuple[Tensor, Tensor]:
+    """Inputs ``(S, n, D)``, with a last column of ones, and targets ``(S, n, T)``."""
+    x = torch.stack([of[part][0].inputs for of in data])
+    y = torch.stack([torch.cat([task.targets for task in of[part]], 1) for of in data])
+    return torch.cat([x, torch.ones(*x.shape[:2], 1)], 2), y
+
+
+def kinds() -> dict[str, Tensor]:
+    """Which pairs i < j of tasks are twins, of the same base, opposite: shape ``(P,)``, boolean."""
+    i, j = torch.triu_indices(len(SLOPES), len(SLOPES), 1)
+    a, b = torch.tensor(SLOPES)[i], torch.tensor(SLOPES)[j]
+    return {"twins": a == b, "same-base": (a * b > 0) & (a != b), "opposite": a * b < 0}
+
+
+def pattern(coupling: Tensor) -> dict[str, float]:
+    """How c, shape ``(P,)``, orders the pairs.
+
+    Returns
+    -------
+    dict
+        The mean of each kind of pairs; ``pattern``: 1 if *every* twin pair lies above every pair
+        of the same base, and each of those above every opposite pair, else 0;
+        ``pattern_of_means``: the same of the three means.
+    """
+    groups = {name: coupling[pairs] for name, pairs in kinds().items()}
+    twin, base, opposite = groups.values()
+    every = bool(twin.min() > base.max()) and bool(base.min() > opposite.max())
+    means = {f"relation/{name}": float(values.mean()) for name, values in groups.items()}
+    falling = bool(twin.mean() > base.mean() > opposite.mean())
+    return means | {"pattern": float(every), "pattern_of_means": float(falling)}
+
+
+def square(pairs: Tensor) -> Tensor:
+    """The symmetric ``(T, T)`` matrix with a zero diagonal of ``(P,)`` pairs i < j."""
+    tasks = round((1 + (1 + 8 * len(pairs)) ** 0.5) / 2)
+    matrix = pairs.new_zeros(tasks, tasks)
+    i, j = torch.triu_indices(tasks, tasks, 1)
+    matrix[i, j] = pairs
+    return matrix + matrix.mT
+
+
+# One number or one pair of numbers an arm, 25 values of it for each: the same budget for all.
+LAMBDAS = (0.001, 0.003, 0.01, 0.03, 0.1)
+OMEGA_STEPS = (0.01, 1.0, 10.0, 100.0, 1000.0)
+BUDGET = len(LAMBDAS) * len(OMEGA_STEPS)
+
+
+def grid(arm: str, base: Setting) -> list[Setting]:
+    """The 25 settings that an arm may choose from, the others' fields as in ``base``."""
+    if arm == "stl-tuned":
+        return [
+            Setting(lr=lr, steps=steps)
+            for steps in (60, 125, 250, 500, 1000)
+            for lr in (0.01, 0.03, 0.1, 0.3, 1.0)
+        ]
+    of = partial(Setting, lr=base.lr, steps=base.steps)
+    if arm == "srdml-tuned":
+        return [of(weight=w, omega_step=s) for w in LAMBDAS for s in OMEGA_STEPS]
+    ends = {"srdml-slow": (-5, 0), "uniform-tuned": (-5, 0), "twins-known": (-4, 1)}
+    if arm == "weight-decay-tuned":
+        return [of(decay=float(v)) for v in np.geomspace(1e-5, 1, BUDGET)]
+    if arm in ends:
+        step = RELEASED.omega_step if arm == "srdml-slow" else 0.0
+        values = np.logspace(*ends[arm], BUDGET)
+        return [of(weight=float(v), omega_step=step) for v in values]
+    raise ValueError(f"arm: expected one of {TUNED_ARMS}, got {arm!r}")
+
+
+#: ``srdml-slow`` keeps the script's step of c; ``uniform-tuned`` never changes omega; weight decay
+#: and ``zero-start`` know nothing of other tasks; ``twins-known`` is told who is whose twin.
+TUNED_ARMS = (
+    "stl-tuned",
+    "srdml-tuned",
+    "srdml-slow",
+    "uniform-tuned",
+    "weight-decay-tuned",
+    "twins-known",
+)
+SCRIPT_ARMS = ("stl-released", "srdml-released", "stl", "srdml")
+
+
+def synthetic(
+    result: Result,
+    *,
+    repeats: int,
+    tuning_repeats: int,
+    first_seed: int = FIRST_SEED,
+    poster: Tensor | None = None,
+    shorten: int = 1,
+) -> None:
+    """The synthetic study into ``result``: as released, corrected, and with settings chosen.
+
+    Records of every arm and seed: ``rmse`` and ``mae`` (mean over tasks, with every task's), the
+    least of them over the iterations (``best/rmse``, what the script prints), and of the arms that
+    learn omega :func:`pattern` and ``rank_correlation`` with the poster's map. What was tried is
+    in ``result.curves["tuning"]``, what was chosen in ``result.settings["chosen"]``.
+
+    Parameters
+    ----------
+    result : Result
+    repeats, tuning_repeats : int
+        Seeds that are judged, and others with which settings are chosen.
+    first_seed : int
+        Of those that are judged.
+    poster : Tensor, shape ``(T, T)``, optional
+        The digitised map.
+    shorten : int
+        Divides the numbers of steps of the tuned arms, for a quick look.
+    """
+    seeds = range(first_seed, first_seed + repeats)
+    judge = partial(_judge, result, seeds, poster=poster)
+    for arm in SCRIPT_ARMS:
+        setting = RELEASED if arm.startswith("srdml") else Setting()
+        judge(arm, synthetic_problem(seeds, as_released=arm.endswith("released")), setting)
+    base, chosen, tried = Setting(), {}, {}
+    for arm in TUNED_ARMS:
+        chosen[arm], tried[arm] = _choose(arm, base, range(tuning_repeats), shorten)
+        if arm == "stl-tuned":
+            base = chosen[arm]
+        judge(arm, synthetic_problem(seeds), chosen[arm])
+    for arm, like in (("stl-zero-start", "stl-tuned"), ("srdml-zero-start", "srdml-tuned")):
+        judge(arm, synthetic_problem(seeds, start="zero"), chosen[like])
+    result.settings["chosen"] = {arm: vars(setting) for arm, setting in chosen.items()}
+    result.curves["tuning"] = tried
+
+
+def _choose(
+    arm: str, base: Setting, seeds: Iterable[int], shorten: int
+) -> tuple[Setting, list[dict]]:
+    """The setting of least error on the tuning seeds, and what every setting gave there."""
+    seeds = [TUNING_SEED + seed for seed in seeds]
+    settings = grid(arm, base)
+    if shorten > 1 and arm == "stl-tuned":
+        settings = [Setting(lr=s.lr, steps=max(1, s.steps // shorten)) for s in settings]
+    errors: dict[Setting, Tensor] = {}
+    for steps in sorted({s.steps for s in settings}):
+        of_length = [s for s in settings if s.steps == steps]
+        problem = synthetic_problem(seeds, copies=len(of_length))
+        w, _ = descend(problem, of_length * len(seeds), count=SAMPLES, coupling=_start(arm))
+        rmse = problem.test(w)[0].mean(1).view(len(seeds), -1)  # (seeds, settings)
+        errors |= {s: rmse[:, i] for i, s in enumerate(of_length)}
+    mean = {s: float(e.mean().nan_to_num(nan=torch.inf)) for s, e in errors.items()}
+    tried = [{**vars(s), "rmse": m} for s, m in mean.items() if m < torch.inf]
+    return min(mean, key=mean.get), tried
+
+
+def _start(arm: str) -> Tensor | None:
+    return square(kinds()["twins"].float()) if arm == "twins-known" else None
+
+
+def _judge(
+    result: Result,
+    seeds: Sequence[int],
+    arm: str,
+    problem: Problem,
+    setting: Setting,
+    poster: Tensor | None,
+) -> None:
+    """Run all seeds at one setting, and record what came out."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    w, c = descend(
+        problem,
+        [setting] * len(seeds),
+        count=SAMPLES,
+        coupling=_start(arm),
+        look_at=range(setting.steps + 1),
+        look=lambda step, w, c: seen.append(tuple(e.mean(1) for e in problem.test(w))),
+    )
+    least = [torch.stack(of_metric).min(0).values for of_metric in zip(*seen, strict=True)]
+    for i, (metric, errors) in enumerate(zip(("rmse", "mae"), problem.test(w), strict=True)):
+        for repeat, of_tasks in enumerate(errors):
+            add = partial(result.add, arm=arm, repeat=repeat, seed=seeds[repeat])
+            rounded = [round(float(x), 4) for x in of_tasks]
+            add(metric=metric, value=float(of_tasks.mean()), per_task=rounded)
+            add(metric=f"best/{metric}", value=float(least[i][repeat]))
+    if not setting.omega_step:
+        return
+    for repeat, coupling in enumerate(c):
+        found = pattern(coupling)
+        if poster is not None:
+            pairs = poster[tuple(torch.triu_indices(*poster.shape, 1))]
+            found["rank_correlation"] = spearman(coupling, pairs)
+        for metric, value in found.items():
+            result.add(arm=arm, repeat=repeat, seed=seeds[repeat], metric=metric, value=value)
+    rows = [[round(float(x), 4) for x in row] for row in square(c.mean(0))]
+    result.curves[f"relation/{arm}"] = rows
+
+
+def poster_map(path: str | os.PathLike) -> Tensor:
+    """The poster's map of learned relations, shape ``(T, T)``, from its digitised values."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    matrix = torch.zeros(len(SLOPES), len(SLOPES))
+    for row in rows:
+        matrix[int(row["task_i"]) - 1, int(row["task_j"]) - 1] = float(row["digitised"])
+    return matrix
+
+
+# School
+
+
+@dataclass(frozen=True)
+class SchoolProtocol:
+    """Ours: the paper has no such experiment.
+
+    Attributes
+    ----------
+    train, validation : float
+        Shares of each school's pupils; the rest are tested. The pupils for validation are the same
+        in all repeats.
+    lr, steps
+        Of gradient descent, from zero.
+    omega_step : float
+        Over lambda.
+    """
+
+    train: float = 0.4
+    validation: float = 0.2
+    lr: float = 1.0
+    steps: int = 300
+    omega_step: float = 300.0
+
+
+#: One number an arm, five values of it for each. ``pooled`` is one model for all schools.
+SCHOOL_GRIDS: dict[str, tuple[str, Sequence[float]]] = {
+    "stl": ("lr", (0.1, 0.25, 0.5, 1.0, 2.0)),
+    "pooled": ("decay", (0.0, 0.0001, 0.0003, 0.001, 0.003)),
+    "weight-decay-tuned": ("decay", (0.0003, 0.001, 0.003, 0.01, 0.03)),
+    "uniform-tuned": ("weight", (0.003, 0.01, 0.03, 0.1, 0.3)),
+    "srdml-tuned": ("weight", (0.003, 0.01, 0.03, 0.1, 0.3)),
+}
+
+
+def school_settings(arm: str, protocol: SchoolProtocol) -> list[Setting]:
+    """The five settings of an arm; omega's step is such that c can move by its size."""
+    name, values = SCHOOL_GRIDS[arm]
+    base = Setting(lr=protocol.lr, steps=protocol.steps)
+    settings = [replace(base, **{name: value}) for value in values]
+    if arm == "srdml-tuned":
+        settings = [replace(s, omega_step=protocol.omega_step / s.weight) for s in settings]
+    return settings
+
+
+def school(result: Result, tasks: TaskSet, *, repeats: int, protocol: SchoolProtocol) -> None:
+    """Test error of every arm in every repeat, its number chosen on validation pupils.
+
+    Inputs and scores are standardised by the training pupils of all schools; the error is in points
+    of the exam (1 to 70), the mean over schools of each one's root mean square.
+    """
+    chosen: dict[str, Setting] = {}
+    tried: dict[str, list[float]] = {}
+    for arm in SCHOOL_GRIDS:
+        settings = school_settings(arm, protocol)
+        error = school_errors(tasks, arm, settings, [TUNING_SEED], "validation", protocol)[0]
+        tried[arm] = [float(e) for e in error]
+        chosen[arm] = settings[int(error.argmin())]
+        seeds = range(FIRST_SEED, FIRST_SEED + repeats)
+        errors = school_errors(tasks, arm, [chosen[arm]], seeds, "test", protocol)[:, 0]
+        for repeat, (seed, rmse) in enumerate(zip(seeds, errors, strict=True)):
+            result.add(arm=arm, repeat=repeat, seed=seed, metric="rmse", value=float(rmse))
+    result.settings["chosen"] = {arm: vars(setting) for arm, setting in chosen.items()}
+    result.curves["tuning"] = tried
+
+
+def school_errors(
+    tasks: TaskSet,
+    arm: str,
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    part: str,
+    protocol: SchoolProtocol,
+) -> Tensor:
+    """Mean over schools of the error on ``part``, ``(seeds, settings)``; a run for each pair."""
+    errors = []
+    for seed in seeds:
+        rows = [_pupils(len(task), t, seed, protocol) for t, task in enumerate(tasks)]
+        train = [(t.inputs[r["train"]], t.targets[r["train"]]) for t, r in _zip(tasks, rows)]
+        every_x, every_y = (torch.cat(of_all) for of_all in zip(*train, strict=True))
+        shift, scale = every_x.mean(0), every_x.std(0).clamp(min=1e-6)
+        mean, std = every_y.mean(), every_y.std()
+
+        def ready(x: Tensor, shift=shift, scale=scale) -> Tensor:
+            return F.pad((x - shift) / scale, (0, 1), value=1.0)
+
+        gram = torch.stack([ready(x).mT @ ready(x) / len(x) for x, _ in train])
+        moment = torch.stack([((y - mean) / std * ready(x)).mean(0) for x, y in train])
+        if arm == "pooled":  # tasks with the same moments stay the same
+            gram, moment = gram.mean(0, keepdim=True), moment.mean(0).expand_as(moment)
+        runs = len(settings)
+        moment = moment.expand(runs, -1, -1)
+        problem = Problem(gram.expand(runs, -1, -1, -1), moment, torch.zeros_like(moment))
+        w, _ = descend(problem, settings, count=1)
+        found = [
+            (ready(task.inputs[r[part]]) @ w[:, t, :, None] * std + mean - task.targets[r[part]])
+            .square()
+            .mean((1, 2))
+            .sqrt()
+            for t, (task, r) in enumerate(_zip(tasks, rows))
+        ]
+        errors.append(torch.stack(found).mean(0))
+    return torch.stack(errors)
+
+
+_zip = partial(zip, strict=True)
+
+
+def _pupils(count: int, school: int, seed: int, protocol: SchoolProtocol) -> dict[str, Tensor]:
+    """Rows of one school: validation the same for all seeds, training drawn from the others."""
+    fixed = torch.Generator().manual_seed(school)
+    order = torch.randperm(count, generator=fixed)
+    kept = round(protocol.validation * count)
+    held, free = order[:kept], order[kept:]
+    drawn = torch.Generator().manual_seed(1_000 * (seed + 1) + school)
+    free = free[torch.randperm(len(free), generator=drawn)]
+    cut = round(protocol.train * count)
+    return {"train": free[:cut], "validation": held, "test": free[cut:]}
