@@ -214,22 +214,23 @@ def test_a_step_size_is_the_value_of_stl_and_hard_sharing_alone(pair):
         method = train_arm(Arm("stl", value), train, 0, replace(FAST, lr=lr), device="cpu")
         heads[name] = method.network.head.weight[0]
     assert torch.equal(heads["by value"], heads["by protocol"])
-    assert Arm("hard-sharing", 0.1).lr == 0.1 and Arm("mtal", 0.1).lr is None
+    assert Arm("hard-sharing", 0.1).lr(0.5) == 0.1 and Arm("mtal", 0.1, speed=2).lr(0.5) == 1
 
 
 def test_arms_at_values():
     named = mtal.arms_at(
         ["stl", "one-trunk", "mtal", CONTROL],
-        {"stl": 0.02, "hard-sharing": 0.01, "mtal": 0.7},
+        {"stl": 0.02, "hard-sharing": 0.01, "mtal": 0.3},
         "/x",
-        unit="slice",
+        Arm("mtal", 0.7, {"unit": "slice"}, speed=2),
     )
     assert named == {
         "stl/x": Arm("stl", 0.02),
         "one-trunk/x": Arm("one-trunk", 0.01),
-        "mtal/x": Arm("mtal", 0.7, {"unit": "slice"}),
-        f"{CONTROL}/x": Arm(CONTROL, 0.7, {"unit": "slice"}),
+        "mtal/x": Arm("mtal", 0.7, {"unit": "slice"}, speed=2),
+        f"{CONTROL}/x": Arm(CONTROL, 0.7, {"unit": "slice"}, speed=2),
     }
+    assert mtal.arms_at([CONTROL], {"mtal": 0.3}) == {CONTROL: Arm(CONTROL, 0.3)}
 
 
 def test_errors(tasks):
@@ -282,12 +283,12 @@ def test_what_diverges_scores_nothing(tasks):
 
 
 def test_search_covers_its_plan_and_changes_the_best(pair, result, monkeypatch):
-    gains = {"common": 5.0, "independent": 1.0}
+    gains = {"common": 6.0, "independent": 2.0}
 
     def score(arm, parts, repeat, protocol, device):
         if arm.method == "stl":
             return 50.0
-        return 50.0 + gains.get(protocol.init, 0.0) + (arm.value == 0.5)
+        return 50.0 + gains.get(protocol.init, 0.0) + (arm.value == 0.5) - arm.speed
 
     monkeypatch.setattr(mtal, "score", score)
     mtal.search(result, pair, samples=[2, 4], protocol=FAST)
@@ -298,7 +299,7 @@ def test_search_covers_its_plan_and_changes_the_best(pair, result, monkeypatch):
     best = {"init": "common", "train": 2, "rho": 0.5, "unit": "filter"}
     assert [json.loads(name) for name in names[plan:]] == [best | c for c in mtal.CHANGES]
     assert mtal.best_of(result) == best
-    assert result.values(names[0], "gain_points") == {1000: 1.0, 1001: 1.0}
+    assert result.values(names[0], "gain_points") == {1000: 2.0, 1001: 2.0}
 
 
 def test_what_a_configuration_means():
@@ -308,6 +309,9 @@ def test_what_a_configuration_means():
     )
     assert here == replace(FAST, init="common", train=7, steps=9)
     assert of_mtal == Arm("mtal", 0.3, {"unit": "filter", "warmup": 4})
+    assert mtal.unfold(
+        {"init": "common", "train": 7, "rho": 0.3, "unit": "filter", "speed": 2}, FAST
+    ) == (replace(FAST, init="common", train=7), Arm("mtal", 0.3, {"unit": "filter"}, speed=2))
 
 
 # Comparisons
@@ -366,7 +370,7 @@ def test_variants_differ_in_one_thing_from_the_default():
     for name, of_name in arms.items():
         if name == "slices, rho 0.8":
             continue
-        changes = (of_name.method != default.method) + len(of_name.switches)
+        changes = (of_name.method != default.method) + len(of_name.switches) + of_name.speed - 1
         changes += of_name.method != "stl" and of_name.value != default.value
         assert changes <= (2 if CONTROL in name else 1)
     assert arms["warm-up"].switches == {"warmup": 10}

@@ -174,27 +174,35 @@ class Arm:
         What :data:`GRIDS` lists for it; STL without one keeps the protocol's step size.
     switches : mapping
         Further arguments of :class:`mtlbook.methods.MTAL`.
+    speed : float
+        Factor on the step size. Two kernels that start alike and are mixed with equal weights move
+        half as far in a step as one kernel that two tasks share, T of them a T-th as far.
     """
 
     method: str
     value: float | None = None
     switches: Mapping[str, Any] = field(default_factory=dict)
+    speed: float = 1.0
 
-    @property
-    def lr(self) -> float | None:
-        """The step size, for the methods whose number it is."""
-        return self.value if self.method in ("stl", "hard-sharing", "one-trunk") else None
+    def lr(self, otherwise: float) -> float:
+        """The step size: the arm's own number if it is that, else the protocol's."""
+        own = self.method in ("stl", "hard-sharing", "one-trunk") and self.value is not None
+        return self.speed * (self.value if own else otherwise)
 
 
 def arms_at(
-    names: Iterable[str], values: Mapping[str, float], suffix: str = "", **switches: Any
+    names: Iterable[str], values: Mapping[str, float], suffix: str = "", like: Arm | None = None
 ) -> dict[str, Arm]:
-    """Arms by ``name + suffix``, at chosen values; a control takes over that of its model."""
-    model = {CONTROL: "mtal", "one-trunk": "hard-sharing"}
+    """Arms by ``name + suffix``, at chosen values; a control takes over that of its model.
+
+    MTAL and its control are ``like`` the arm that is given.
+    """
+    like = like or Arm("mtal", values.get("mtal"))
+    values = values | {"one-trunk": values.get("hard-sharing")}
     return {
-        name + suffix: Arm(
-            name, values.get(model.get(name, name)), switches if name in ("mtal", CONTROL) else {}
-        )
+        name + suffix: replace(like, method=name)
+        if name in ("mtal", CONTROL)
+        else Arm(name, values.get(name))
         for name in names
     }
 
@@ -267,13 +275,12 @@ def train_arm(
 ) -> NetworkMethod:
     """Train one arm of one repeat."""
     method = build(arm, train, repeat, protocol)
-    lr = protocol.lr if arm.lr is None else arm.lr
     fit(
         method,
         train,
         steps=protocol.steps,
         batch_size=protocol.batch_size,
-        optimizer=partial(torch.optim.SGD, lr=lr, momentum=protocol.momentum),
+        optimizer=partial(torch.optim.SGD, lr=arm.lr(protocol.lr), momentum=protocol.momentum),
         seed=repeat,
         device=device,
     )
@@ -303,11 +310,11 @@ def tune(
 
     STL comes first; the arms without a step size of their own take over the best of its five.
     """
+    parts = {repeat: parts_of(tasks, repeat, protocol) for repeat in TUNING_REPEATS}
     for arm in ("stl", *(arm for arm in arms if arm != "stl")):
         for value in GRIDS[arm]:
             for repeat in TUNING_REPEATS:
-                parts = parts_of(tasks, repeat, protocol)
-                accuracy = score(Arm(arm, value), parts, repeat, protocol, device)
+                accuracy = score(Arm(arm, value), parts[repeat], repeat, protocol, device)
                 add = partial(result.add, arm=f"{arm}@{value:g}", repeat=repeat)
                 add(metric="validation_percent", value=accuracy)
         if arm == "stl":
@@ -336,8 +343,11 @@ def _means(result: Result, metric: str) -> dict[str, float]:
 # The search: is there a regime in which sharing helps? All of it on validation images.
 
 INITS = tuple(COMMON)
-SHARINGS = (
-    *({"rho": rho, "unit": "filter"} for rho in (0.3, 0.5, 0.7)),
+SHARINGS: tuple[dict[str, Any], ...] = (
+    {"rho": 0.5, "unit": "filter"},
+    {"rho": 0.7, "unit": "filter"},
+    {"rho": 0.3, "unit": "filter", "speed": 2},
+    {"rho": 0.5, "unit": "filter", "speed": 2},
     {"rho": 0.8, "unit": "slice"},
 )
 #: Each changes one thing of the best found so far; ``warmup`` is a part of the steps.
@@ -365,16 +375,21 @@ def search(
     Records, for every configuration (its name is JSON) and tuning split, ``gain_points``:
     validation accuracy less that of STL from the same start, with the same images and steps.
     """
-    stl: dict[tuple[Protocol, int], float] = {}
+
+    @cache
+    def parts(repeat: int, train: int) -> dict[str, TaskSet]:
+        return parts_of(tasks, repeat, replace(protocol, train=train))
+
+    @cache
+    def stl(repeat: int, here: Protocol) -> float:
+        return score(Arm("stl"), parts(repeat, here.train), repeat, here, device)
 
     def gains(configuration: dict[str, Any]) -> float:
         here, mtal = unfold(configuration, protocol)
         found = []
         for repeat in TUNING_REPEATS:
-            parts = parts_of(tasks, repeat, here)
-            if (here, repeat) not in stl:
-                stl[here, repeat] = score(Arm("stl"), parts, repeat, here, device)
-            found.append(score(mtal, parts, repeat, here, device) - stl[here, repeat])
+            shared = score(mtal, parts(repeat, here.train), repeat, here, device)
+            found.append(shared - stl(repeat, here))
             name = json.dumps(configuration, sort_keys=True)
             result.add(arm=name, repeat=repeat, metric="gain_points", value=found[-1])
         return sum(found) / len(found)
@@ -401,7 +416,7 @@ def unfold(configuration: Mapping[str, Any], protocol: Protocol) -> tuple[Protoc
     )
     if "warmup" in switches:
         switches["warmup"] = int(switches["warmup"] * here.steps)
-    return here, Arm("mtal", switches.pop("rho"), switches)
+    return here, Arm("mtal", switches.pop("rho"), speed=switches.pop("speed", 1), switches=switches)
 
 
 def best_of(found: Result) -> dict[str, Any]:
@@ -531,4 +546,5 @@ def variants(steps: int) -> dict[str, Arm]:
         **{f"{CONTROL}, rho {rho:g}": Arm(CONTROL, rho) for rho in (0.3, 0.5)},
         **{name: Arm("mtal", DEFAULT_RHO, switches) for name, switches in switched.items()},
         "slices, rho 0.8": Arm("mtal", 0.8, {"unit": "slice"}),
+        "twice the step size": Arm("mtal", DEFAULT_RHO, speed=2),
     }
