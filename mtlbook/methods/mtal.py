@@ -40,7 +40,7 @@ class MTAL(NetworkMethod):
     Parameters
     ----------
     networks : TaskConvnets
-        Of :func:`mtlbook.methods.heterogeneous.kernel_networks`.
+        Of ``mtlbook.methods.heterogeneous.kernel_networks``.
     rho : float, or mapping of layer name to float
         Threshold, >= 0. At 1 or more a layer shares nothing: STL, bit for bit.
     pairs : "all" | "cross-task" | "mutual-best" | "random"
