@@ -283,23 +283,29 @@ def test_what_diverges_scores_nothing(tasks):
 
 
 def test_search_covers_its_plan_and_changes_the_best(pair, result, monkeypatch):
-    gains = {"common": 6.0, "independent": 2.0}
+    bonus = {"common": 6.0, "independent": 2.0}
 
     def score(arm, parts, repeat, protocol, device):
-        if arm.method == "stl":
-            return 50.0
-        return 50.0 + gains.get(protocol.init, 0.0) + (arm.value == 0.5) - arm.speed
+        """STL likes a step size of 0.02, hard sharing one of 0.01; MTAL a rho of 0.5."""
+        if arm.method != "mtal":
+            liked = 0.02 if arm.method == "stl" else 0.01
+            return 50 - abs(arm.lr(protocol.lr) - liked)
+        assert protocol.lr == 0.02 and len(parts["train"][0]) == 2 * pair[0].classes
+        return 50 + bonus.get(protocol.init, 0) + (arm.value == 0.5) - arm.speed
 
     monkeypatch.setattr(mtal, "score", score)
-    mtal.search(result, pair, samples=[2, 4], protocol=FAST)
-    names = list(dict.fromkeys(r["arm"] for r in result.records))
-    plan = len(mtal.INITS) * 2 * len(mtal.SHARINGS)
+    mtal.search(result, pair, samples=2, protocol=replace(FAST, lr=0.5))
+    names = [r["arm"] for r in result.records if r["metric"] == "gain_points"]
+    names = list(dict.fromkeys(names))
+    plan = len(mtal.INITS) * len(mtal.SHARINGS)
     assert len(names) == plan + len(mtal.CHANGES)
-    assert len(result.records) == len(names) * len(mtal.TUNING_REPEATS)
     best = {"init": "common", "train": 2, "rho": 0.5, "unit": "filter"}
     assert [json.loads(name) for name in names[plan:]] == [best | c for c in mtal.CHANGES]
     assert mtal.best_of(result) == best
     assert result.values(names[0], "gain_points") == {1000: 2.0, 1001: 2.0}
+    expected = {"stl": 0.02, "hard-sharing": 0.01, "one-trunk": 0.01}
+    assert mtal.values_at(result, "common") == expected
+    assert mtal.values_at(result, "independent") == {"stl": 0.02}
 
 
 def test_what_a_configuration_means():

@@ -50,7 +50,6 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
     "digits": ("mnist5k", "usps_16"),  # the nearest pair: the same ten digits at two sizes
     "letters": ("usps_16", "notmnist"),
     "strokes": ("usps_16", "omniglot_28: Tifinagh"),
-    "photographs": ("mnist5k", "cifar10_12k"),
     "embedded": ("digits", "mnist5k", "glyphs: Greek small"),
 }
 
@@ -198,7 +197,7 @@ def arms_at(
     MTAL and its control are ``like`` the arm that is given.
     """
     like = like or Arm("mtal", values.get("mtal"))
-    values = values | {"one-trunk": values.get("hard-sharing")}
+    values = {"one-trunk": values.get("hard-sharing"), **values}
     return {
         name + suffix: replace(like, method=name)
         if name in ("mtal", CONTROL)
@@ -312,13 +311,18 @@ def tune(
     """
     parts = {repeat: parts_of(tasks, repeat, protocol) for repeat in TUNING_REPEATS}
     for arm in ("stl", *(arm for arm in arms if arm != "stl")):
-        for value in GRIDS[arm]:
-            for repeat in TUNING_REPEATS:
-                accuracy = score(Arm(arm, value), parts[repeat], repeat, protocol, device)
-                add = partial(result.add, arm=f"{arm}@{value:g}", repeat=repeat)
-                add(metric="validation_percent", value=accuracy)
+        _try(result, arm, GRIDS[arm], parts, protocol, device)
         if arm == "stl":
             protocol = replace(protocol, lr=chosen(result)["stl"])
+
+
+def _try(result, arm, values, parts, protocol, device, suffix="") -> None:
+    """Validation accuracy of an arm at every value, recorded as ``arm + suffix @ value``."""
+    for value in values:
+        for repeat in TUNING_REPEATS:
+            accuracy = score(Arm(arm, value), parts[repeat], repeat, protocol, device)
+            add = partial(result.add, arm=f"{arm}{suffix}@{value:g}", repeat=repeat)
+            add(metric="validation_percent", value=accuracy)
 
 
 def chosen(tuning: Result) -> dict[str, float]:
@@ -366,43 +370,50 @@ def search(
     result: Result,
     tasks: TaskSet,
     *,
-    samples: Iterable[int],
+    samples: int,
     protocol: Protocol,
     device: str = "auto",
 ) -> None:
-    """Where does sharing gain over STL? First every start, size and threshold; then the switches.
+    """Where does sharing gain over STL? First every start and threshold; then the switches.
 
-    Records, for every configuration (its name is JSON) and tuning split, ``gain_points``:
-    validation accuracy less that of STL from the same start, with the same images and steps.
+    STL's step size is chosen anew for every start, and MTAL keeps it; a baseline that a start
+    throws off balance is none. Records, for every configuration (its name is JSON) and tuning
+    split, ``gain_points``: validation accuracy less that of STL from the same start. At last the
+    step sizes of the hard sharing arms are chosen for the best start, as ``hard-sharing/start@lr``.
     """
-
-    @cache
-    def parts(repeat: int, train: int) -> dict[str, TaskSet]:
-        return parts_of(tasks, repeat, replace(protocol, train=train))
+    parts = {
+        repeat: parts_of(tasks, repeat, replace(protocol, train=samples))
+        for repeat in TUNING_REPEATS
+    }
 
     @cache
     def stl(repeat: int, here: Protocol) -> float:
-        return score(Arm("stl"), parts(repeat, here.train), repeat, here, device)
+        return score(Arm("stl"), parts[repeat], repeat, here, device)
 
     def gains(configuration: dict[str, Any]) -> float:
         here, mtal = unfold(configuration, protocol)
+        here = replace(here, lr=chosen(result)[f"stl/{here.init}"])
         found = []
         for repeat in TUNING_REPEATS:
-            shared = score(mtal, parts(repeat, here.train), repeat, here, device)
-            found.append(shared - stl(repeat, here))
+            found.append(score(mtal, parts[repeat], repeat, here, device) - stl(repeat, here))
             name = json.dumps(configuration, sort_keys=True)
             result.add(arm=name, repeat=repeat, metric="gain_points", value=found[-1])
         return sum(found) / len(found)
 
-    first = [
-        {"init": init, "train": train, **sharing}
-        for init in INITS
-        for train in samples
-        for sharing in SHARINGS
-    ]
-    best = max(first, key=gains)
+    tried = []
+    for init in INITS:
+        here = replace(protocol, init=init, train=samples)
+        _try(result, "stl", GRIDS["stl"][:4], parts, here, device, f"/{init}")
+        for sharing in SHARINGS:
+            configuration = {"init": init, "train": samples, **sharing}
+            tried.append((gains(configuration), configuration))
+    best = max(tried, key=lambda trial: trial[0])[1]
     for change in CHANGES:
         gains(best | change)
+    init = best_of(result)["init"]
+    here = replace(protocol, init=init, train=samples)
+    for arm in ("hard-sharing", "one-trunk"):
+        _try(result, arm, GRIDS["hard-sharing"], parts, here, device, f"/{init}")
 
 
 def unfold(configuration: Mapping[str, Any], protocol: Protocol) -> tuple[Protocol, Arm]:
@@ -423,6 +434,13 @@ def best_of(found: Result) -> dict[str, Any]:
     """The configuration of a search with the largest mean gain."""
     gains = _means(found, "gain_points")
     return json.loads(max(gains, key=gains.get))
+
+
+def values_at(found: Result, init: str) -> dict[str, float]:
+    """The values that a search chose for one start."""
+    values = chosen(found)
+    arms = (arm for arm in REGIME_ARMS if f"{arm}/{init}" in values)
+    return {arm: values[f"{arm}/{init}"] for arm in arms}
 
 
 # The comparisons.
