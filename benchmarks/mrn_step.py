@@ -2,10 +2,10 @@
 
     python benchmarks/mrn_step.py [--threads 1] [--batch 24 128] [--update-every 100 1000]
 
-Four tasks of ten classes on 1280 features, fc7 with 256 units and fc8, the prior on both. "Amortised"
-is a step plus the time of an update, divided by the steps from one to the next. The prior's gradient
-in every step multiplies each layer by all its precisions, at fc7 by 1280 x 1280 and 256 x 256; the
-proximal variant does that once an update.
+Four tasks of ten classes on 1280 features, fc7 with 256 units and fc8, the prior on both.
+"Amortised" is a step plus the time of an update, divided by the steps from one to the next. The
+prior's gradient in every step multiplies each layer by all its precisions, at fc7 by 1280 x 1280
+and 256 x 256; the proximal variant does that once an update.
 """
 
 from __future__ import annotations
