@@ -41,10 +41,7 @@ def weighting(kind: str) -> Weighting:
     Parameters
     ----------
     kind : "mgda" | "mgda-ub" | "pcgrad"
-        MGDA (Désidéri 2012): the convex combination of least norm, by Frank and Wolfe's method;
-        with "ub" its upper bound (Sener and Koltun 2018), on the gradients in the features instead
-        of those in the trunk's parameters. PCGrad (Yu et al. 2020): the sum of the gradients, from
-        each of which its conflicting part is removed, task by task in random order.
+        As in :class:`Balanced`. PCGrad goes through the tasks in random order.
     """
     if kind not in BALANCINGS:
         raise ValueError(f"balancing: expected one of {BALANCINGS}, got {kind!r}")
@@ -129,7 +126,11 @@ class Balanced(Method):
     method : SharedTrunk
         Plain :class:`SharedTrunk` gives the tables' MGDA-UB and PCGrad.
     kind : "mgda" | "mgda-ub" | "pcgrad"
-        As in :func:`weighting`. The sum with equal weights needs no wrapper: it is the method.
+        MGDA (Désidéri 2012): the convex combination of the gradients of least norm, by Frank and
+        Wolfe's method; with "ub" its upper bound (Sener and Koltun 2018), weights from the
+        gradients in the features. PCGrad (Yu et al. 2020): the sum of the gradients, each without
+        what conflicts with the others. The sum with equal weights needs no wrapper: it is the
+        method itself.
 
     References
     ----------
