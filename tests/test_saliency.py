@@ -134,7 +134,7 @@ def test_distances_and_second_order_gradients_equal_the_loop(name, p, dtype):
     i, j = torch.triu_indices(TASKS, TASKS, 1)
     ours = pairwise_distances(task_saliency(heads, x, True, "sum"), p)[i, j]
     theirs = loop_distances(loop(heads, x, "sum"), p)
-    tolerance = dict(rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype])
+    tolerance = dict(rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     torch.testing.assert_close(ours, theirs, **tolerance)
     weights = torch.rand(len(ours), dtype=dtype)
     for a, b in zip(
