@@ -1,6 +1,6 @@
 """What MRN's prior adds to a training step of single-task learning.
 
-    python benchmarks/mrn_step.py [--threads 1] [--batch 24 128] [--update-every 100 1000]
+    python benchmarks/mrn_step.py [--threads 1] [--batch 24 128] [--update-every 100 500]
 
 Four tasks of ten classes on 1280 features, fc7 with 256 units and fc8, the prior on both.
 "Amortised" is a step plus the time of an update, divided by the steps from one to the next. The
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, nargs="+", default=[24, 128])
-    parser.add_argument("--update-every", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--update-every", type=int, nargs="+", default=[100, 500])
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
