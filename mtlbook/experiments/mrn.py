@@ -62,8 +62,8 @@ class Protocol:
     hidden : int
         Outputs of fc7; 4096 in the paper, which starts it at pre-trained weights.
     steps, batch_size, lr, momentum
-        Batch and momentum are the released code's. Step size and number of steps: chosen on the
-        tuning splits, where every arm has come to rest.
+        Batch and momentum are the released code's. Step size and number of steps were chosen on
+        the tuning splits: from 200 to 300 steps validation accuracy changed little.
     update_every : int
         Steps between two updates of MRN's covariances: about an epoch, as in the paper.
     rho : float
