@@ -64,8 +64,8 @@ class _Mixture(Method):
 class MMoE(_Mixture):
     r"""Multi-gate mixture of experts, for tasks on the same samples.
 
-    OBJECTIVE   :math:`\sum_t \ell_t\bigl(f_t(\sum_e g_{te}(a)\, E_e(a))\bigr)` with :math:`a =
-                h(x)`, experts :math:`E_e` for all tasks and softmax gates :math:`g_t`, one a task
+    OBJECTIVE   :math:`\sum_t \ell_t\bigl(f_t(\sum_e g_{te}(a)\, E_e(a))\bigr)` with
+                :math:`a = h(x)`, experts :math:`E_e` for all tasks and softmax gates :math:`g_t`
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ from mtlbook.tensors import mode_product
 class Switches:
     r"""What MRN's sources leave open or do differently; each a choice of its own.
 
-    The defaults are this book's; :data:`RELEASED` holds those of the authors' code.
+    The defaults are this book's; :data:`mtlbook.methods.mrn.RELEASED` holds those of the authors' code.
 
     Parameters
     ----------
@@ -130,9 +130,9 @@ class MRN(NetworkMethod):
         By default every layer with a copy for each task, the head among them (the paper's fc7 and
         fc8); ``as_released``, the head alone.
     as_released : bool
-        Start from :data:`RELEASED` instead of this book's choices.
+        Start from :data:`mtlbook.methods.mrn.RELEASED` instead of this book's choices.
     **switches
-        Of :class:`Switches`: each deviation by itself.
+        Of :class:`mtlbook.methods.mrn.Switches`: each deviation by itself.
 
     Notes
     -----
@@ -255,6 +255,7 @@ class MRN(NetworkMethod):
         return log_determinant_term(tensor.shape, self.covariances(name)).to(tensor)
 
     def penalty(self) -> Tensor:
+        """The negative log prior of the weights (eq. 9, its sign mended)."""
         chosen = self.switches
         if chosen.proximal is not None:
             return super().penalty()

@@ -130,7 +130,7 @@ class Lasso(LinearTasks):
     ----------
     gamma : float
     **options
-        Of :class:`LinearTasks`.
+        Of :class:`mtlbook.methods.shallow.LinearTasks`.
 
     References
     ----------
@@ -157,7 +157,7 @@ class L21(LinearTasks):
     ----------
     gamma : float
     **options
-        Of :class:`LinearTasks`.
+        Of :class:`mtlbook.methods.shallow.LinearTasks`.
 
     References
     ----------
@@ -186,7 +186,7 @@ class MTFL(LinearTasks):
     ----------
     gamma : float
     **options
-        Of :class:`LinearTasks`.
+        Of :class:`mtlbook.methods.shallow.LinearTasks`.
 
     References
     ----------
@@ -214,7 +214,7 @@ class RMTL(LinearTasks):
     beta : float
         Of the part of outlying tasks; a column of S is zero unless its task does not fit.
     **options
-        Of :class:`LinearTasks`.
+        Of :class:`mtlbook.methods.shallow.LinearTasks`.
 
     Attributes
     ----------
@@ -268,7 +268,7 @@ class MTRL(LinearTasks):
     rounds : int
         Updates of the relation; 0 keeps the tasks unrelated, :math:`\Omega = I / T`.
     **options
-        Of :class:`LinearTasks`.
+        Of :class:`mtlbook.methods.shallow.LinearTasks`.
 
     Attributes
     ----------
