@@ -27,7 +27,8 @@ from mtlbook.tensors import mode_product
 class Switches:
     r"""What MRN's sources leave open or do differently; each a choice of its own.
 
-    The defaults are this book's; :data:`mtlbook.methods.mrn.RELEASED` holds those of the authors' code.
+    The defaults are this book's; :data:`mtlbook.methods.mrn.RELEASED` holds those of the authors'
+    code.
 
     Parameters
     ----------
