@@ -351,7 +351,7 @@ def train_arm(
     Parameters
     ----------
     arm : str
-        Of :data:`GRIDS`.
+        Of ``GRIDS``.
     parts : mapping of str to TaskSet
         With standardised inputs.
     repeat : int
@@ -451,7 +451,7 @@ def compare(
     tasks : TaskSet
         Tasks with the same classes.
     arms : iterable of str
-        Of :data:`ARMS`.
+        Of ``ARMS``.
     repeats : iterable of int
     protocol : Protocol
     lists : mapping, optional

@@ -72,7 +72,7 @@ class Protocol:
     channels : tuple of int
         Filters of the convolutions, 3 x 3, of every network.
     init : str
-        A key of :data:`COMMON`: how alike the tasks start.
+        A key of ``COMMON``: how alike the tasks start.
     """
 
     train: int = 30
@@ -168,9 +168,9 @@ class Arm:
     Attributes
     ----------
     method : str
-        Of :data:`ARMS`, or ``"one-trunk"``.
+        Of ``ARMS``, or ``"one-trunk"``.
     value : float, optional
-        What :data:`GRIDS` lists for it; STL without one keeps the protocol's step size.
+        What ``GRIDS`` lists for it; STL without one keeps the protocol's step size.
     switches : mapping
         Further arguments of :class:`mtlbook.methods.MTAL`.
     speed : float
@@ -305,7 +305,7 @@ def tune(
     protocol: Protocol,
     device: str = "auto",
 ) -> None:
-    """Validation accuracy of every value of :data:`GRIDS`, on the tuning splits alone.
+    """Validation accuracy of every value of ``GRIDS``, on the tuning splits alone.
 
     STL comes first; the arms without a step size of their own take over the best of its five.
     """

@@ -281,7 +281,7 @@ def parts_of_network(tasks: TaskSet, protocol: Protocol, seed: int) -> tuple[nn.
 def build(
     arm: str, trunk: nn.Module, heads: TaskHeads, value: float | None, protocol: Protocol, seed: int
 ) -> Method:
-    """The method of an arm; ``value`` is what :data:`GRIDS` lists for it."""
+    """The method of an arm; ``value`` is what ``GRIDS`` lists for it."""
     width, outputs = heads.layers[0].weight.shape[1], [1] * heads.tasks
     if arm == "stl":
         return STL(TrunkNetwork([copy.deepcopy(trunk) for _ in outputs], heads))
@@ -323,7 +323,7 @@ def train_arm(
     Parameters
     ----------
     arm : str
-        Of :data:`ARMS`, the shallow ones excepted.
+        Of ``ARMS``, the shallow ones excepted.
     parts : dict of TaskSet
     repeat : int
         Seed of the initial weights and of the order of the samples.
@@ -331,7 +331,7 @@ def train_arm(
     value : float, optional
         Of the arm's grid.
     start : dict of Tensor, optional
-        State of a trained ``hard-sharing``, for the arms of :data:`SECOND_STAGE`.
+        State of a trained ``hard-sharing``, for the arms of ``SECOND_STAGE``.
     probe : callable, optional
         Asked after every epoch.
     device : str
@@ -413,7 +413,7 @@ def compare(
 ) -> None:
     """The table and its controls: test scores of every arm in every repeat, into ``result``.
 
-    Records of each metric of :data:`METRICS`: at the end of training, with every task's, and
+    Records of each metric of ``METRICS``: at the end of training, with every task's, and
     ``best/...``: the best over the epochs *on the test images*, metric by metric, as the script
     reports it. Nothing is selected by it; it is there to be compared. ``curves`` keep the relation
     of each arm that has one.
@@ -424,7 +424,7 @@ def compare(
     tasks : TaskSet
         Binary tasks on common inputs.
     arms : iterable of str
-        Of :data:`ARMS`.
+        Of ``ARMS``.
     repeats : iterable of int
     protocol : Protocol
     values : mapping of arm to float
@@ -475,7 +475,7 @@ def tune(
     protocol: Protocol,
     device: str = "auto",
 ) -> None:
-    """Validation accuracy of every value of :data:`GRIDS`, on the tuning split alone."""
+    """Validation accuracy of every value of ``GRIDS``, on the tuning split alone."""
     parts = parts_of(tasks, TUNING_REPEAT, protocol)
     validation = parts["validation"]
     start = None

@@ -168,7 +168,7 @@ def _column(settings: Sequence[Setting], name: str) -> Tensor:
 def synthetic_tasks(seed: int) -> dict[str, TaskSet]:
     """The twelve tasks of the script: ``y_t = X w_t + noise``, one X for all of them.
 
-    ``X ~ N(0.5, 1)``, 20 features, ``w_t = s_t (1, ..., 1)`` with :data:`SLOPES`, noise of
+    ``X ~ N(0.5, 1)``, 20 features, ``w_t = s_t (1, ..., 1)`` with ``SLOPES``, noise of
     deviation 0.01; 10 samples to train on, 40 to test.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -1,7 +1,7 @@
 r"""Linear multi-task models on given features, in scikit-learn's manner.
 
-OBJECTIVE   :math:`\min_W \sum_t \frac{1}{n_t} \sum_j \ell(y_{tj}, w_t^\top x_{tj} + b_t)
-            + \Omega(W)`, :math:`W = [w_1, \dots, w_T] \in \R^{D \times T}`
+OBJECTIVE   :math:`\min_W \sum_t \frac{1}{n_t} \sum_j \ell(y_{tj}, f_{tj}) + \Omega(W)`,
+            :math:`f_{tj} = w_t^\top x_{tj} + b_t`, :math:`W = [w_1, \dots, w_T]` of shape (D, T)
 
 with :math:`\ell(y, f) = \tfrac12 (y - f)^2` or :math:`\ln(1 + e^{-yf})`. Classes are learned one
 against the rest, each with a matrix of its own. The problems are convex; one accelerated proximal
