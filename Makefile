@@ -34,8 +34,12 @@ $(READY): requirements.lock pyproject.toml
 .venv: $(READY)  ## the Python environment, from requirements.lock
 
 reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
-	@$(STEP) "experiments ($(PROFILE), $(CORES) at once)" mtlbook reproduce --profile $(PROFILE) --cores $(CORES)
-	@$(STEP) "book" python scripts/build_book.py
+	@mkdir -p _build; python scripts/build_book.py >_build/book.log 2>&1 & book=$$!; \
+	trap 'kill $$book 2>/dev/null; exit 130' INT TERM; \
+	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \
+		mtlbook reproduce --profile $(PROFILE) --cores $(CORES); runs=$$?; \
+	wait $$book || { cat _build/book.log; exit 1; }; \
+	tail -n 1 _build/book.log; exit $$runs
 	@$(STEP) "verdicts on the committed results" mtlbook audit --format table
 	@echo "Open _build/html/index.html in a browser; your own runs are in runs/$(PROFILE)."
 
