@@ -1,4 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | audit-split``.
+"""Command line: ``mtlbook list | data | reproduce | record | confirm | audit | rerun | audit-split``.
 
 Imports that take time stay inside the commands: ``mtlbook --help`` answers at once.
 """
@@ -79,14 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_profile(reproduce)
     _add_cores(reproduce)
-    reproduce.add_argument(
-        "--only",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ID",
-        help="these experiments only",
-    )
+    _add_only(reproduce)
     reproduce.add_argument(
         "--where",
         default="",
@@ -101,17 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     record = add("record", _record, "merge finished runs into data/results, to be committed")
-    record.add_argument(
-        "--from", dest="source", required=True, metavar="FOLDER", help="for example runs/laptop"
-    )
-    record.add_argument(
-        "--only",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ID",
-        help="these experiments only",
-    )
+    _add_source(record)
+    _add_only(record)
     record.add_argument(
         "--allow-mixed", action="store_true", help="accept runs of different code or data; says so"
     )
@@ -122,17 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         "compare finished runs with the committed results; where all agree, note there that the "
         "present code gives the same numbers",
     )
-    confirm.add_argument(
-        "--from", dest="source", required=True, metavar="FOLDER", help="for example runs/laptop"
-    )
-    confirm.add_argument(
-        "--only",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ID",
-        help="these experiments only",
-    )
+    _add_source(confirm)
+    _add_only(confirm)
 
     audit = add("audit", _audit, "recompute every verdict and compare it with the committed one")
     audit.add_argument(
@@ -185,6 +160,23 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 def _add_cores(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--cores", type=_positive, default=1, metavar="N", help="runs at a time (default 1)"
+    )
+
+
+def _add_only(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="these experiments only",
+    )
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--from", dest="source", required=True, metavar="FOLDER", help="for example runs/laptop"
     )
 
 
