@@ -1,4 +1,5 @@
-"""Command line: ``mtlbook list | data | reproduce | record | confirm | audit | rerun | audit-split``.
+"""Command line: ``mtlbook list | data | reproduce | record | confirm | audit | rerun`` and
+``audit-split``.
 
 Imports that take time stay inside the commands: ``mtlbook --help`` answers at once.
 """
