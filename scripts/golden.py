@@ -1,0 +1,585 @@
+"""Golden trajectories: a few steps of every arm of every experiment on made-up tasks.
+
+    python scripts/golden.py [STUDY ...]     compare with data/golden/, and print the coverage
+    python scripts/golden.py --write [...]   record anew
+
+A refactoring leaves every number where it is. A number that is meant to change takes a bump of
+``mtlbook/numerics.py``: recording refuses changed values under the old version, and a bump without
+a changed value. New numbers may join at any time.
+
+All of it runs in float64, so that a tolerance of 1e-6 holds on every processor; the tasks are made
+of cosines of indices, without a random generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "data" / "golden"
+TOLERANCE = 1e-6  # relative; and absolute below 1
+TOLERANCES = {"datasets": 1e-4}  # float32
+
+
+# Made-up tasks
+
+
+def waves(*shape: int, phase: float = 0.0) -> torch.Tensor:
+    """Numbers in (-1, 1) that look irregular and are the same everywhere."""
+    index = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.cos(1.7 * index + 0.013 * index.square() + phase).view(shape)
+
+
+def classes(name: str, shape: tuple[int, ...], count: int, each: int, phase: float = 0.0):
+    """A task of ``count`` classes, ``each`` samples a class, that can be learned."""
+    from mtlbook.tasks import Task
+
+    targets = torch.arange(count).repeat_interleave(each)
+    centre = waves(count, *shape, phase=phase)
+    noise = waves(count * each, *shape, phase=phase + 1)
+    return Task(name, (centre[targets] + 0.5 * noise), targets, classes=count)
+
+
+def task_set(name: str, tasks: list):
+    from mtlbook.tasks import TaskSet
+
+    return TaskSet(name, tasks, licence="generated", sha256="0" * 64)
+
+
+def alphabets():
+    """Three tasks that differ in their classes."""
+    tasks = [classes(f"task {t}", (1, 26, 26), 2 + t % 2, 7, phase=t) for t in range(3)]
+    return task_set("made-up alphabets", tasks)
+
+
+def domains(shape: tuple[int, ...] = (1, 26, 26), each: int = 12):
+    """Four tasks with the same classes."""
+    names = ("amazon", "caltech", "dslr", "webcam")
+    tasks = [classes(n, shape, 3, each, phase=0.3 * t) for t, n in enumerate(names)]
+    return task_set("made-up domains", tasks)
+
+
+def one_vs_all(shape: tuple[int, ...], each: int = 7):
+    """The ten binary tasks of CIFAR-MTL on common inputs."""
+    from mtlbook.tasks import Task
+
+    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    whole = classes("all", shape, len(names), each)
+    binary = torch.nn.functional.one_hot(whole.targets, len(names)).to(whole.inputs)
+    tasks = [Task(n, whole.inputs, binary[:, [t]], loss="bce") for t, n in enumerate(names)]
+    return task_set("made-up one-vs-all", tasks)
+
+
+def heterogeneous():
+    """Three tasks that differ in images and classes."""
+    shapes = (((1, 8, 8), 2), ((3, 9, 9), 3), ((1, 8, 8), 2))
+    tasks = [classes(f"t{i}", s, c, 10, phase=0.7 * i) for i, (s, c) in enumerate(shapes)]
+    return task_set("made-up heterogeneous", tasks)
+
+
+def schools():
+    """Five regressions of unlike size."""
+    from mtlbook.tasks import Task
+
+    tasks = []
+    for t, n in enumerate((11, 15, 20, 13, 17)):
+        x = waves(n, 4, phase=t)
+        y = x.sum(1, keepdim=True) * (1 + 0.2 * t) + 0.1 * waves(n, 1, phase=t + 9)
+        tasks.append(Task(f"school {t}", x, 10 + 5 * y, loss="mse"))
+    return task_set("made-up schools", tasks)
+
+
+# What is looked at
+
+
+@contextmanager
+def watching(module) -> Iterator[list[dict]]:
+    """Every call of ``fit`` in a module leaves a trajectory."""
+    seen: list[dict] = []
+    original = module.fit
+
+    def fit(method, train, *arguments, **options):
+        history = original(method, train, *arguments, **options)
+        if history is not None:
+            seen.append(trajectory(method, history))
+        return history
+
+    module.fit = fit
+    try:
+        yield seen
+    finally:
+        module.fit = original
+
+
+def trajectory(method, history) -> dict[str, Any]:
+    """Losses, penalties, the lengths of the trained parameters and the relation."""
+    found: dict[str, Any] = {"penalty": history.penalty, "loss": history.loss}
+    weights = [p.detach().flatten() for p in method.parameters()]
+    found["length"] = [w.norm() for w in weights]
+    found["projection"] = [waves(len(w)).to(w) @ w for w in weights]
+    relation = method.relation()
+    if relation is not None:
+        found["relation"] = relation.matrix
+    return found
+
+
+def of_split(parts) -> dict[str, list]:
+    """What identifies the samples of each part: the sums of the inputs of each task, weighted."""
+    found = {}
+    for name, part in parts.items():
+        sums = []
+        for task in part:
+            x = task.inputs.flatten(1).double().sum(1)
+            sums.append(float((x * torch.arange(1, len(x) + 1)).sum()))
+        found[name] = [sums, [len(task) for task in part]]
+    return found
+
+
+def of_result(result) -> dict[str, Any]:
+    """Every record, and what was chosen."""
+    records = {}
+    for r in result.records:
+        key = "/".join(str(r[k]) for k in ("arm", "metric", "repeat"))
+        key += f"/{r['step']}" if "step" in r else ""
+        records[key] = [r["value"], *r.get("per_task", ())]
+    found = {"records": records, "curves": result.curves}
+    kept = {k: result.settings[k] for k in ("chosen", "validation") if k in result.settings}
+    return {**found, **kept}
+
+
+def on_tuning_split(found: dict[str, Any], split: int = 1000) -> dict[str, Any]:
+    """What was recorded as repeat 0 on a tuning split, under the split's own number."""
+    keys = [key.split("/") for key in found["records"]]
+    at = [-1 if len(key) < 4 else -2 for key in keys]  # a curve's step comes last
+    records = {}
+    for key, i, value in zip(keys, at, found["records"].values(), strict=True):
+        key[i] = str(split)
+        records["/".join(key)] = value
+    return found | {"records": records}
+
+
+def plain(value: Any) -> Any:
+    """Tensors, mappings and sequences as JSON holds them, numbers with ten digits."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().tolist()
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    return float(f"{float(value):.10g}")
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """``(path, number)`` of everything in a nested value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path} > {key}" if path else key)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from leaves(inner, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def differences(old: Any, new: Any, tolerance: float = TOLERANCE) -> list[str]:
+    """Sentences on what is no longer there and what has changed; what is new is no difference."""
+    fresh = dict(leaves(new))
+    found = []
+    for path, before in leaves(old):
+        if path not in fresh:
+            found.append(f"{path}: was {before}, is gone")
+        elif not _same(before, fresh[path], tolerance):
+            found.append(f"{path}: was {before}, is {fresh[path]}")
+    return found
+
+
+def _same(a: Any, b: Any, tolerance: float) -> bool:
+    numbers = [isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b)]
+    if not all(numbers):
+        return type(a) is type(b) and a == b
+    return abs(a - b) <= tolerance * max(1.0, abs(a), abs(b)) or a == b
+
+
+# The studies
+
+
+def tnrdmtl() -> dict[str, Any]:
+    from dataclasses import replace
+
+    from mtlbook.experiments import tnrdmtl as study
+    from mtlbook.ledger.results import Result
+
+    tasks = alphabets()
+    protocol = study.Protocol(steps=3, batch_size=3)
+    found: dict[str, Any] = {"split": of_split(study.parts_of(tasks, 0, protocol))}
+    parts = study.parts_of(tasks, 0, protocol)
+    arms = {arm: values[0] for arm, values in study.GRIDS.items()}
+    arms |= dict.fromkeys((*study.PAPER_ARMS[1:], *study.AVERAGED_ARMS))
+    for arm, strength in arms.items():
+        with watching(study) as seen:
+            study.train_arm(arm, parts, 0, protocol, strength=strength, device="cpu")
+        found[arm] = seen
+    result = Result("golden", {})
+    few = ("stl", "laf-tuned", "hard-sharing")
+    strengths = {arm: values[1] for arm, values in study.GRIDS.items()}
+    study.table1(
+        result,
+        tasks,
+        arms=study.ARMS,
+        repeats=[0],
+        protocol=protocol,
+        strengths=strengths,
+        device="cpu",
+    )
+    found["table"] = of_result(result)
+    tuning = Result("golden", {})
+    study.tune(tuning, tasks, arms=few, protocol=protocol, device="cpu")
+    found["tuning"] = on_tuning_split(of_result(tuning)) | {"chosen": study.chosen(tuning)}
+    figure = Result("golden", {})
+    figure_arms = (*study.PAPER_ARMS, *study.AVERAGED_ARMS)
+    study.figure1(figure, tasks, arms=figure_arms, repeats=[0], protocol=protocol, device="cpu")
+    found["figure"] = of_result(figure)
+    calibration = Result("golden", {})
+    study.calibrate(
+        calibration, tasks, optimisers=study.OPTIMISERS, protocol=protocol, device="cpu"
+    )
+    found["calibration"] = on_tuning_split(of_result(calibration))
+    found["nearest"] = study.nearest(calibration, {0: 0.9})
+    demo = Result("golden", {})
+    with watching(study) as seen:
+        study.demo(demo, repeats=[0], steps=3, device="cpu")
+    found["demo"] = [of_result(demo), seen]
+    variants = Result("golden", {})
+    study.ambiguity(
+        variants,
+        tasks,
+        variants=[name for name in study.VARIANTS if name != "stl-800-steps"],
+        repeats=[0],
+        protocol=replace(protocol, steps=2),
+        strengths={"stl": 0.05},
+        device="cpu",
+    )
+    found["variants"] = of_result(variants)
+    return found
+
+
+def domains_study() -> dict[str, Any]:
+    from dataclasses import replace
+
+    from mtlbook.experiments import domains as study
+    from mtlbook.experiments import tnrdmtl
+    from mtlbook.ledger.results import Result
+
+    tasks = domains(each=14)
+    protocol = replace(study.PROTOCOL, steps=2, batch_size=4)
+    found: dict[str, Any] = {}
+    parts = tnrdmtl.parts_of(tasks, 0, protocol)
+    for arm, values in study.GRIDS.items():
+        with watching(tnrdmtl) as seen, watching(study) as pooled:
+            study.train(arm, parts, 0, protocol, strength=values[0], device="cpu")
+        found[arm] = seen + pooled
+    result = Result("golden", {})
+    few = ("stl", "pooled", "laf-tuned")
+    study.compare(result, tasks, arms=few, repeats=[0], protocol=protocol, device="cpu")
+    found["table"] = of_result(result)
+    return found
+
+
+def mrn() -> dict[str, Any]:
+    from mtlbook.experiments import mrn as study
+    from mtlbook.ledger.results import Result
+
+    tasks = domains((7,), each=16)
+    protocol = study.Protocol(percent=20, hidden=4, steps=4, batch_size=5, update_every=2)
+    found: dict[str, Any] = {"split": of_split(study.parts_of(tasks, 0, protocol))}
+    parts = study.standardise(study.parts_of(tasks, 0, protocol))
+    found["standardised"] = of_split(parts)
+    known = study.Plant("groups").correlation()[:4, :4]
+    for arm, values in study.GRIDS.items():
+        with watching(study) as seen:
+            outcome = study.train_arm(
+                arm, parts, 0, protocol, strength=values[-2], known=known, device="cpu"
+            )
+        found[arm] = [seen, outcome.scores, outcome.relation and outcome.relation.matrix]
+    lists = {
+        task.name: (torch.tensor([0, 1, 1, 17, 33]), torch.arange(len(task))) for task in tasks
+    }
+    result = Result("golden", {})
+    study.compare(
+        result,
+        tasks,
+        arms=study.ARMS,
+        repeats=[0],
+        protocol=protocol,
+        lists=lists,
+        list_repeats=[0],
+        device="cpu",
+    )
+    found["table"] = of_result(result)
+    harmful = Result("golden", {})
+    study.compare(
+        harmful,
+        study.with_harmful_task(tasks),
+        arms=("stl", "mrn-t", "pooled", "mtrl"),
+        repeats=[0],
+        protocol=protocol,
+        device="cpu",
+    )
+    found["harmful"] = of_result(harmful)
+    planted = Result("golden", {})
+    plants = ("uniform", "groups", "signs", "none", "samples=10")
+    few = study.replace(study.PLANT_PROTOCOL, steps=11)
+    study.plant(planted, plants=plants[:1], repeats=[0], protocol=few)
+    study.plant(planted, plants=plants[1:], arms=("stl", "mrn-t"), repeats=[0], protocol=few)
+    found["planted"] = of_result(planted)
+    recovered = Result("golden", {})
+    study.recover(recovered, samples=(1, 2), sweeps=(1, 2), repeats=[0])
+    found["recovered"] = of_result(recovered)
+    return found
+
+
+def srdml() -> dict[str, Any]:
+    from mtlbook.experiments import srdml as study
+    from mtlbook.ledger.results import Result
+
+    found: dict[str, Any] = {}
+    protocol = study.Protocol(
+        trunk="small",
+        channels=4,
+        hidden=3,
+        train=3,
+        validation=2,
+        test=2,
+        epochs=2,
+        extra_epochs=2,
+        batch_size=15,
+        second_batch=15,
+    )
+    tasks = one_vs_all((1, 8, 8))
+    parts = study.parts_of(tasks, 0, protocol)
+    found["split"] = of_split(parts)
+    start = None
+    for arm in study.ARMS:
+        value = study.GRIDS[arm][-2] if arm in study.GRIDS else None
+        if arm in study.SHALLOW:
+            found[arm] = study.fit_shallow(arm, parts, value)(parts["test"])
+            continue
+        if arm in study.SECOND_STAGE and start is None:
+            start = study._first_stage(parts, 0, protocol, "cpu")
+        with watching(study) as seen:
+            of_arm = start if arm in study.SECOND_STAGE else None
+            study.train_arm(arm, parts, 0, protocol, value=value, start=of_arm, device="cpu")
+        found[arm] = seen
+    result = Result("golden", {})
+    values = {arm: grid[-2] for arm, grid in study.GRIDS.items()}
+    study.compare(
+        result,
+        tasks,
+        arms=study.ARMS,
+        repeats=[0],
+        protocol=protocol,
+        values=values,
+        device="cpu",
+    )
+    found["table"] = of_result(result)
+    tuning = Result("golden", {})
+    few = ("stl", "lasso", "hard-sharing-longer", "srdml")
+    study.tune(tuning, tasks, arms=few, protocol=protocol, device="cpu")
+    found["tuning"] = on_tuning_split(of_result(tuning)) | {"chosen": study.chosen(tuning)}
+    from dataclasses import replace
+
+    on_maps = replace(protocol, trunk="efficientnet")
+    maps = one_vs_all((6, 4, 4))
+    shallow = Result("golden", {})
+    study.compare(
+        shallow,
+        maps,
+        arms=("stl", "lasso", "hard-sharing"),
+        repeats=[0],
+        protocol=on_maps,
+        values=values,
+        device="cpu",
+    )
+    found["maps"] = of_result(shallow)
+    return found
+
+
+def srdml_linear() -> dict[str, Any]:
+    from mtlbook.experiments import srdml_linear as study
+    from mtlbook.ledger.results import Result
+
+    result = Result("golden", {})
+    poster = waves(12, 12)
+    study.synthetic(result, repeats=2, tuning_repeats=1, poster=poster + poster.mT, shorten=20)
+    school = Result("golden", {})
+    study.school(school, schools(), repeats=2, protocol=study.SchoolProtocol(steps=20))
+    return {"synthetic": of_result(result), "school": of_result(school)}
+
+
+def mtal() -> dict[str, Any]:
+    from mtlbook.experiments import mtal as study
+    from mtlbook.ledger.results import Result
+
+    tasks = heterogeneous()
+    protocol = study.Protocol(train=4, validation=2, test=3, steps=2, batch_size=4, channels=(3, 4))
+    parts = study.parts_of(tasks, 0, protocol)
+    found: dict[str, Any] = {"split": of_split(parts)}
+    assemble = study.assemble
+    study.assemble = lambda names: task_set("pretraining", [classes("p", (1, 8, 8), 2, 10)])
+    try:
+        arms = study.variants(4)
+        strengths = {arm: values[1] for arm, values in study.GRIDS.items()}
+        arms |= study.arms_at((*study.ARMS, "one-trunk"), strengths)
+        for name, arm in arms.items():
+            with watching(study) as seen:
+                study.train_arm(arm, parts["train"], 0, protocol, device="cpu")
+            found[name] = seen
+        for init in study.COMMON:
+            here = study.replace(protocol, init=init)
+            with watching(study) as seen:
+                study.train_arm(study.Arm("one-trunk", 0.02), parts["train"], 0, here, device="cpu")
+            found[f"one-trunk, {init}"] = seen
+        result = Result("golden", {})
+        study.compare(result, tasks, arms=arms, repeats=[0], protocol=protocol, device="cpu")
+        found["table"] = of_result(result)
+        tuning = Result("golden", {})
+        study.tune(tuning, tasks, arms=("stl", "mtal"), protocol=protocol, device="cpu")
+        found["tuning"] = of_result(tuning) | {"chosen": study.chosen(tuning)}
+        search = Result("golden", {})
+        here = study.replace(protocol, steps=1)
+        study.search(search, tasks, samples=4, protocol=here, device="cpu")
+        found["search"] = of_result(search) | {
+            "best": study.best_of(search),
+            "chosen": study.chosen(
+                Result("", {}, [r for r in search.records if r["metric"] != "gain_points"])
+            ),
+        }
+    finally:
+        study.assemble = assemble
+        study.pretrained.cache_clear()
+    return found
+
+
+def statistics() -> dict[str, Any]:
+    from mtlbook.ledger import statistics as of
+
+    found = {}
+    for n in (2, 3, 5, 8, 10, 30):
+        values = waves(n, phase=n).numpy()
+        found[f"n={n}"] = [list(of.bootstrap_mean(values)), list(of.paired_bootstrap(values**2))]
+    x, y = waves(12).round(decimals=1).numpy(), waves(12, phase=2).numpy()
+    found["spearman"] = [of.spearman(x, y), of.spearman(x, -x)]
+    found["resampled"] = of.resampled_means(waves(4, 2).numpy(), resamples=5).tolist()
+    return found
+
+
+def datasets() -> dict[str, Any]:
+    """What loaders and feature extractors make of made-up files; float32, as they do."""
+    from mtlbook.experiments import srdml as study
+
+    pictures = one_vs_all((3, 16, 16), each=1)
+    pictures = pictures.map_inputs(lambda x: (2 * x + 0.5).clamp(0, 1).float())
+    torch.set_default_dtype(torch.float32)
+    maps = study.feature_maps(pictures, size=32)[0].inputs
+    return {"shape": list(maps.shape), "maps": maps.flatten()[::97]}
+
+
+STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
+    "tnrdmtl": tnrdmtl,
+    "domains": domains_study,
+    "mrn": mrn,
+    "srdml": srdml,
+    "srdml_linear": srdml_linear,
+    "mtal": mtal,
+    "statistics": statistics,
+    "datasets": datasets,
+}
+
+
+def measure(study: str) -> dict[str, Any]:
+    """The numbers of one study, with one thread and in float64."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        return plain(STUDIES[study]())
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+
+
+# Stored values
+
+
+def stored(study: str) -> dict[str, Any]:
+    """What ``data/golden/<study>.json`` holds: ``{"numerics": version, "values": ...}``."""
+    return json.loads((GOLDEN / f"{study}.json").read_text(encoding="utf-8"))
+
+
+def check(study: str, old: dict[str, Any] | None, new: Any, version: int) -> list[str]:
+    """What forbids that ``new``, measured by the code of this version, takes the place of ``old``.
+
+    Empty if nothing has changed under the same version, or if something has under a higher one.
+    """
+    if old is None:
+        return []
+    changed = differences(old["values"], new, TOLERANCES.get(study, TOLERANCE))
+    if version == old["numerics"]:
+        return changed
+    if version < old["numerics"]:
+        return [f"numerics: expected version {old['numerics']} or above, got {version}"]
+    if changed:
+        return []
+    return [f"numerics: version {version} against {old['numerics']}, but no value has changed"]
+
+
+def write(study: str, values: Any, version: int) -> None:
+    """Store the values of a study, one line an entry of the uppermost two levels."""
+    from mtlbook.ledger.results import write_atomically
+
+    entries = []
+    for key, value in values.items():
+        entries.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    text = f'{{\n "numerics": {version},\n "values": {{\n' + ",\n".join(entries) + "\n }\n}\n"
+    GOLDEN.mkdir(exist_ok=True)
+    write_atomically(GOLDEN / f"{study}.json", text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, or record; 1 if something has changed that must not, or the other way round."""
+    from mtlbook.numerics import NUMERICS
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(STUDIES)}")
+    parser.add_argument("--write", action="store_true", help="record, in place of compare")
+    options = parser.parse_args(arguments)
+    failed = False
+    for study in options.studies or STUDIES:
+        started = time.process_time()
+        values, version = measure(study), NUMERICS[study]
+        seconds = time.process_time() - started
+        there = (GOLDEN / f"{study}.json").is_file()
+        found = check(study, stored(study) if there else None, values, version)
+        for line in found[:20]:
+            print(f"{study}: {line}")
+        failed |= bool(found)
+        if options.write and not found:
+            write(study, values, version)
+        print(f"{study}: version {version}, {len(list(leaves(values)))} values, {seconds:.1f} s")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
