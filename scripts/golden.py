@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,17 +158,6 @@ def of_result(result) -> dict[str, Any]:
     return {**found, **kept}
 
 
-def on_tuning_split(found: dict[str, Any], split: int = 1000) -> dict[str, Any]:
-    """What was recorded as repeat 0 on a tuning split, under the split's own number."""
-    keys = [key.split("/") for key in found["records"]]
-    at = [-1 if len(key) < 4 else -2 for key in keys]  # a curve's step comes last
-    records = {}
-    for key, i, value in zip(keys, at, found["records"].values(), strict=True):
-        key[i] = str(split)
-        records["/".join(key)] = value
-    return found | {"records": records}
-
-
 def plain(value: Any) -> Any:
     """Tensors, mappings and sequences as JSON holds them, numbers with ten digits."""
     if isinstance(value, torch.Tensor):
@@ -215,85 +205,83 @@ def _same(a: Any, b: Any, tolerance: float) -> bool:
 # The studies
 
 
-def tnrdmtl() -> dict[str, Any]:
-    from dataclasses import replace
+def engine():
+    from mtlbook import study
 
-    from mtlbook.experiments import tnrdmtl as study
+    return study
+
+
+def trained(study, parts, numbers: dict[str, float | None], **options) -> dict[str, list]:
+    """The trajectories of every arm of a study, at its number; of the arm to start from first."""
+    found = {}
+    for arm, value in numbers.items():
+        with watching(engine()) as seen:
+            study.train(arm, parts, 0, value, device="cpu", **options)
+        found[arm] = seen
+    return found
+
+
+def compared(study, tasks, **options) -> dict[str, Any]:
+    from mtlbook.ledger.results import Result
+
+    result = Result("golden", {})
+    options = {"repeats": [0], "device": "cpu"} | options
+    study.compare(result, tasks, **options)
+    return of_result(result)
+
+
+def tuned(study, tasks, arms) -> dict[str, Any]:
+    from mtlbook.ledger.results import Result
+
+    result = Result("golden", {})
+    study.tune(result, tasks, arms=arms, device="cpu")
+    return of_result(result)
+
+
+def numbers(arms, position: int) -> dict[str, float | None]:
+    return {name: arm.grid[position] if arm.grid else None for name, arm in arms.items()}
+
+
+def tnrdmtl() -> dict[str, Any]:
+    from mtlbook.experiments import tnrdmtl as of
     from mtlbook.ledger.results import Result
 
     tasks = alphabets()
-    protocol = study.Protocol(steps=3, batch_size=3)
-    found: dict[str, Any] = {"split": of_split(study.parts_of(tasks, 0, protocol))}
-    parts = study.parts_of(tasks, 0, protocol)
-    arms = {arm: values[0] for arm, values in study.GRIDS.items()}
-    arms |= dict.fromkeys((*study.PAPER_ARMS[1:], *study.AVERAGED_ARMS))
-    for arm, strength in arms.items():
-        with watching(study) as seen:
-            study.train_arm(arm, parts, 0, protocol, strength=strength, device="cpu")
-        found[arm] = seen
-    result = Result("golden", {})
-    few = ("stl", "laf-tuned", "hard-sharing")
-    strengths = {arm: values[1] for arm, values in study.GRIDS.items()}
-    study.table1(
-        result,
-        tasks,
-        arms=study.ARMS,
-        repeats=[0],
-        protocol=protocol,
-        strengths=strengths,
-        device="cpu",
-    )
-    found["table"] = of_result(result)
-    tuning = Result("golden", {})
-    study.tune(tuning, tasks, arms=few, protocol=protocol, device="cpu")
-    found["tuning"] = on_tuning_split(of_result(tuning)) | {"chosen": study.chosen(tuning)}
-    figure = Result("golden", {})
-    figure_arms = (*study.PAPER_ARMS, *study.AVERAGED_ARMS)
-    study.figure1(figure, tasks, arms=figure_arms, repeats=[0], protocol=protocol, device="cpu")
-    found["figure"] = of_result(figure)
+    table = of.TABLE1.at(steps=3, batch_size=3)
+    parts = table.split(tasks, 0, table.protocol)
+    figure = replace(of.FIGURE1, protocol=table.protocol)
+    found: dict[str, Any] = {"split": of_split(parts)}
+    found |= trained(table, parts, numbers(of.ARMS, 0))
+    found |= trained(figure, parts, dict.fromkeys(of.AVERAGED_ARMS))
+    found["table"] = compared(table, tasks, arms=of.ARMS, values=numbers(of.ARMS, 1))
+    found["tuning"] = tuned(table, tasks, ("stl", "laf-tuned", "hard-sharing"))
+    arms = (*of.PAPER_ARMS, *of.AVERAGED_ARMS)
+    found["figure"] = compared(figure, tasks, arms=arms, values={})
     calibration = Result("golden", {})
-    study.calibrate(
-        calibration, tasks, optimisers=study.OPTIMISERS, protocol=protocol, device="cpu"
-    )
-    found["calibration"] = on_tuning_split(of_result(calibration))
-    found["nearest"] = study.nearest(calibration, {0: 0.9})
+    study = replace(of.CALIBRATION, protocol=table.protocol)
+    study.compare(calibration, tasks, arms=of.OPTIMISERS, repeats=[1000], values={}, device="cpu")
+    found["calibration"] = of_result(calibration)
+    found["nearest"] = of.nearest(calibration, {0: 0.9})
     demo = Result("golden", {})
-    with watching(study) as seen:
-        study.demo(demo, repeats=[0], steps=3, device="cpu")
+    with watching(engine()) as seen:
+        of.DEMO.at(steps=3).compare(
+            demo, None, arms=of.DEMO.arms, repeats=[0], values={}, device="cpu"
+        )
     found["demo"] = [of_result(demo), seen]
-    variants = Result("golden", {})
-    study.ambiguity(
-        variants,
-        tasks,
-        variants=[name for name in study.VARIANTS if name != "stl-800-steps"],
-        repeats=[0],
-        protocol=replace(protocol, steps=2),
-        strengths={"stl": 0.05},
-        device="cpu",
-    )
-    found["variants"] = of_result(variants)
+    arms = [name for name in of.VARIANTS if name != "stl-800-steps"]
+    study = replace(of.AMBIGUITIES, protocol=replace(table.protocol, steps=2))
+    found["variants"] = compared(study, tasks, arms=arms, values={"stl": 0.05})
     return found
 
 
 def domains_study() -> dict[str, Any]:
-    from dataclasses import replace
-
-    from mtlbook.experiments import domains as study
-    from mtlbook.experiments import tnrdmtl
-    from mtlbook.ledger.results import Result
+    from mtlbook.experiments import domains as of
 
     tasks = domains(each=14)
-    protocol = replace(study.PROTOCOL, steps=2, batch_size=4)
-    found: dict[str, Any] = {}
-    parts = tnrdmtl.parts_of(tasks, 0, protocol)
-    for arm, values in study.GRIDS.items():
-        with watching(tnrdmtl) as seen, watching(study) as pooled:
-            study.train(arm, parts, 0, protocol, strength=values[0], device="cpu")
-        found[arm] = seen + pooled
-    result = Result("golden", {})
-    few = ("stl", "pooled", "laf-tuned")
-    study.compare(result, tasks, arms=few, repeats=[0], protocol=protocol, device="cpu")
-    found["table"] = of_result(result)
+    study = of.STUDY.at(steps=2, batch_size=4)
+    parts = study.split(tasks, 0, study.protocol)
+    found: dict[str, Any] = trained(study, parts, numbers(of.ARMS, 0))
+    found["table"] = compared(study, tasks, arms=("stl", "pooled", "laf-tuned"))
     return found
 
 
@@ -397,7 +385,7 @@ def srdml() -> dict[str, Any]:
     tuning = Result("golden", {})
     few = ("stl", "lasso", "hard-sharing-longer", "srdml")
     study.tune(tuning, tasks, arms=few, protocol=protocol, device="cpu")
-    found["tuning"] = on_tuning_split(of_result(tuning)) | {"chosen": study.chosen(tuning)}
+    found["tuning"] = of_result(tuning) | {"chosen": study.chosen(tuning)}
     from dataclasses import replace
 
     on_maps = replace(protocol, trunk="efficientnet")

@@ -25,6 +25,7 @@ FLOORS = [
     "methods",
     "training",
     "ledger",
+    "study",
     "experiments",
     "plots",
     "workflow",
