@@ -100,9 +100,9 @@ class Outcome:
         return self.trial.arm.build(self.trial)
 
 
-def validation_score(method: Method, part: TaskSet) -> Sequence[float]:
+def validation_score(method: Method, part: TaskSet, chunk: int = 64) -> Sequence[float]:
     """Mean accuracy in percent over the tasks; for regression minus the mean error."""
-    scores = evaluate(method, part)
+    scores = evaluate(method, part, chunk=chunk)
     return [-scores.mean if scores.metric == "rmse" else scores.mean]
 
 

@@ -286,54 +286,46 @@ def domains_study() -> dict[str, Any]:
 
 
 def mrn() -> dict[str, Any]:
-    from mtlbook.experiments import mrn as study
+    from mtlbook.experiments import mrn as of
+    from mtlbook.experiments import planted
     from mtlbook.ledger.results import Result
 
     tasks = domains((7,), each=16)
-    protocol = study.Protocol(percent=20, hidden=4, steps=4, batch_size=5, update_every=2)
-    found: dict[str, Any] = {"split": of_split(study.parts_of(tasks, 0, protocol))}
-    parts = study.standardise(study.parts_of(tasks, 0, protocol))
+    table = replace(of.TABLE1.at(percent=20, hidden=4, steps=4, batch_size=5, update_every=2))
+    table = replace(table, suffix="/20")
+    found: dict[str, Any] = {"split": of_split(of.parts_of(tasks, 0, table.protocol))}
+    parts = table.split(tasks, 0, table.protocol)
     found["standardised"] = of_split(parts)
-    known = study.Plant("groups").correlation()[:4, :4]
-    for arm, values in study.GRIDS.items():
-        with watching(study) as seen:
-            outcome = study.train_arm(
-                arm, parts, 0, protocol, strength=values[-2], known=known, device="cpu"
-            )
-        found[arm] = [seen, outcome.scores, outcome.relation and outcome.relation.matrix]
+    known = planted.Plant("groups").correlation()[:4, :4]
+    row = of.Arm(of.partial(of.known, covariance=known), of.WEIGHTS)
+    study = replace(table, arms={**table.arms, "known": row})
+    for arm in (*of.ARMS, "known"):
+        with watching(engine()) as seen:
+            outcome = study.train(arm, parts, 0, study.arms[arm].grid[-2], device="cpu")
+        scores = {n: of.evaluate(outcome.method, parts[n]).per_task for n in ("validation", "test")}
+        relation = outcome.method.relation()
+        found[arm] = [seen, scores, relation and relation.matrix]
     lists = {
         task.name: (torch.tensor([0, 1, 1, 17, 33]), torch.arange(len(task))) for task in tasks
     }
     result = Result("golden", {})
-    study.compare(
-        result,
-        tasks,
-        arms=study.ARMS,
-        repeats=[0],
-        protocol=protocol,
-        lists=lists,
-        list_repeats=[0],
-        device="cpu",
-    )
+    table.compare(result, tasks, arms=of.ARMS, repeats=[0], device="cpu")
+    values = {arm: result.settings["chosen"][f"{arm}/20"] for arm in of.ARMS}
+    for unique in (False, True):
+        of.on_lists(table, lists, unique).compare(
+            result, tasks, arms=of.ARMS, repeats=[0], values=values, device="cpu"
+        )
     found["table"] = of_result(result)
-    harmful = Result("golden", {})
-    study.compare(
-        harmful,
-        study.with_harmful_task(tasks),
-        arms=("stl", "mrn-t", "pooled", "mtrl"),
-        repeats=[0],
-        protocol=protocol,
-        device="cpu",
-    )
-    found["harmful"] = of_result(harmful)
-    planted = Result("golden", {})
-    plants = ("uniform", "groups", "signs", "none", "samples=10")
-    few = study.replace(study.PLANT_PROTOCOL, steps=11)
-    study.plant(planted, plants=plants[:1], repeats=[0], protocol=few)
-    study.plant(planted, plants=plants[1:], arms=("stl", "mrn-t"), repeats=[0], protocol=few)
-    found["planted"] = of_result(planted)
+    arms = ("stl", "mrn-t", "pooled", "mtrl")
+    found["harmful"] = compared(table, of.with_harmful_task(tasks), arms=arms)
+    result = Result("golden", {})
+    for i, name in enumerate(("uniform", "groups", "signs", "none", "samples=10")):
+        arms = ("stl", "mrn-t") if i else planted.PLANT_ARMS
+        study = planted.planted(name, steps=11)
+        study.compare(result, None, arms=arms, repeats=[0], device="cpu")
+    found["planted"] = of_result(result)
     recovered = Result("golden", {})
-    study.recover(recovered, samples=(1, 2), sweeps=(1, 2), repeats=[0])
+    planted.recover(recovered, samples=(1, 2), sweeps=(1, 2), repeats=[0])
     found["recovered"] = of_result(recovered)
     return found
 
