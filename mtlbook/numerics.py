@@ -12,6 +12,7 @@ NUMERICS: dict[str, int] = {
     "srdml": 1,
     "srdml_linear": 1,
     "mtal": 1,
+    "mathematics": 1,  # what chapters use beside the experiments
     "statistics": 1,  # intervals and rank correlations of the ledger
     "datasets": 1,  # loaders and feature extractors
 }

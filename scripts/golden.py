@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -465,6 +466,216 @@ def statistics() -> dict[str, Any]:
     return found
 
 
+def mathematics() -> dict[str, Any]:
+    """What chapters and tests use beside the experiments: functions, and switches of methods."""
+    return {"functions": functions(), "switches": switches()}
+
+
+def functions() -> dict[str, Any]:
+    from mtlbook import kernels, norms, priors, relations, saliency, tensors
+    from mtlbook.backbones import mlp
+
+    w, m = waves(4, 3, 5), waves(6, 4)
+    spd = [waves(d, d) @ waves(d, d).mT + torch.eye(d) for d in (4, 3, 5)]
+    found: dict[str, Any] = {}
+    ragged = tensors.Ragged.stack([waves(2, 3), waves(4, 3)])
+    found["tensors"] = [
+        tensors.unfold(w, 1),
+        tensors.fold(tensors.unfold(w, -1), -1, w.shape),
+        tensors.mode_product(w, waves(2, 3), 1),
+        ragged.mask.int(),
+        [x.shape for x in ragged],
+    ]
+    found["norms"] = [
+        [norms.trace_norm(m, method=method) for method in ("auto", "gram", "svd")],
+        [norms.tensor_trace_norms(w, kind) for kind in ("laf", "tucker", "tt")],
+        norms.uncoupled_norm(w),
+        norms.alignment(w),
+        norms.singular_value_threshold(m, 0.5),
+        norms.tensorflow_order(waves(2, 3, 4, 4, 2)).flatten(),
+    ]
+    for method in ("gram", "svd"):
+        x = m.clone().requires_grad_()
+        norms.trace_norm(x, method=method).backward()
+        found[f"sub-gradient by {method}"] = x.grad
+    normal = priors.TensorNormal(w, spd)
+    other = priors.TensorNormal(w + 0.1, [c + torch.eye(len(c)) for c in spd])
+    matrix = priors.MatrixNormal(waves(4, 3), spd[0], spd[1])
+    torch.manual_seed(0)
+    found["normal"] = [
+        normal.log_prob(w + waves(2, 4, 3, 5)),
+        normal.rsample((2,)),
+        normal.entropy(),
+        normal.mean,
+        normal.variance,
+        torch.distributions.kl_divergence(normal, other),
+        matrix.log_prob(waves(2, 4, 3)),
+        matrix.expand((2,)).entropy(),
+    ]
+    samples = waves(3, 4, 3, 5)
+    low = priors.decompose(spd[0]).scale(2.0)
+    thin = priors.LowRankPlusDiagonal(
+        torch.eye(9)[:, :2], waves(2).abs() + 1, torch.tensor(0.3, dtype=torch.float64)
+    )
+    found["covariances"] = [
+        low.dense(),
+        low.solve(waves(4, 2)),
+        low.root_solve(waves(4, 2)),
+        low.logdet(),
+        low.trace(),
+        thin.dense(),
+        thin.solve(waves(9, 2)),
+        thin.logdet(),
+        priors.quadratic_form(w, spd),
+        priors.apply_precisions(w, [None, spd[1], None]),
+        priors.log_determinant_term(w.shape, spd),
+        priors.sqrt_relation(waves(6, 4)),
+    ]
+    for scale in ("trace", "none"):
+        for eps in (1e-6, 0.2):
+            covariances = priors.flip_flop(
+                samples, [None] * 3, eps=eps, relative=eps > 0.1, sweeps=2, scale=scale
+            )
+            found[f"flip-flop, {scale}, {eps}"] = [c.dense() if hasattr(c, "dense") else c
+                                                   for c in covariances]  # fmt: skip
+    wide = priors.mode_covariance(waves(40, 2, 3), [None] * 3, 0, eps=0.1, relative=False)
+    found["wide mode"] = [wide.solve(torch.eye(40, dtype=torch.float64)[:, :3]), wide.logdet()]
+    bank, owner = waves(7, 2, 3, 3), torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    found["kernels"] = [
+        kernels.cosine_similarity(bank),
+        kernels.pearson_similarity(bank),
+        kernels.gaussian_similarity(bank),
+        kernels.gaussian_similarity(bank, sigma=2.0),
+        kernels.aggregate(bank, 0.1),
+        kernels.aggregate(bank, 0.1, owner, cross_task_only=True),
+        kernels.pair_weights(bank, 0.0, owner, True, pairs="mutual-best"),
+        kernels.pair_weights(bank, 0.0, logits=waves(7, 7)),
+        [
+            kernels.pair_share(kernels.cosine_similarity(bank), 0.1, owner, which)
+            for which in ("all", "within", "across")
+        ],
+        [kernels.chance_density(torch.tensor(0.3), d) for d in (2, 3, 9)],
+        [kernels.chance_tail(torch.tensor(0.3), d) for d in (2, 3, 9)],
+        [kernels.chance_threshold(d, 0.01) for d in (3, 9)],
+    ]
+    relation = relations.Relation(spd[0], "covariance")
+    found["relations"] = [
+        relation.normalised().matrix,
+        relation.off_diagonal(),
+        relation.compare(relations.cosine_relation(waves(4, 6))),
+        relations.cosine_relation(waves(4, 6)).matrix,
+    ]
+    heads = [mlp(6, [2], seed=t, hidden=(4,)) for t in range(3)]
+    heads = [lambda x, n=n: n([x.flatten(1)])[0] for n in heads]
+    features = waves(5, 6)
+    for scalar in (None, "sum", "max"):
+        for reduction in ("none", "sum"):
+            name = f"saliency, {scalar}, {reduction}"
+            shaped = features.unflatten(1, (2, 3, 1)) if reduction == "sum" else features
+            try:
+                found[name] = saliency.task_saliency(
+                    heads, shaped, scalar=scalar, reduction=reduction
+                )
+            except ValueError:
+                found[name] = "refused"
+    maps = waves(3, 5, 6)
+    found["distances"] = [saliency.pairwise_distances(maps, p) for p in (1, 2, "cosine")]
+    return found
+
+
+def switches() -> dict[str, Any]:
+    from functools import partial
+
+    from mtlbook import methods, training
+    from mtlbook.backbones import convnet, mlp
+    from mtlbook.methods.heterogeneous import kernel_networks
+
+    flat, shared = domains((6,), each=3), one_vs_all((1, 6, 6), each=2).subset([0, 1, 2])
+    pictures = alphabets()
+
+    def dense():
+        return mlp(6, flat.outputs, seed=0, hidden=(5,), names=("fc7", "fc8"))
+
+    def trunk():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.ReLU())
+
+    heads = partial(methods.TaskHeads, 3 * 36, shared.outputs, hidden=(4,), seed=0)
+    tanh = partial(heads, activation=torch.nn.Tanh)
+    srdml = partial(methods.SRDML, weight=0.1)
+    others = heterogeneous()
+    nets = kernel_networks(
+        [t.inputs.shape[1:] for t in others], others.outputs, seed=0, channels=(3, 4)
+    )
+    every = {"update_every": 1, "weight": 0.1}
+    rows: dict[str, Callable] = {}
+    for name, options in {
+        "proximal": {"proximal": 0.2},
+        "scale none": {"scale": "none"},
+        "simultaneous": {"order": "simultaneous"},
+        "not halved": {"half": False, "divide": False},
+        "absolute": {"relative": False, "eps": {"task": 0.3}},
+        "once": {"max_updates": 1},
+        "released, all": {
+            "as_released": True,
+            "learn": ("feature", "class", "task"),
+            "layers": ("fc7", "fc8"),
+            "update_every": 2,
+        },
+    }.items():
+        rows[f"MRN, {name}"] = lambda o=options: methods.MRN(dense(), **every | o)
+    for feature in ("identity", "diagonal", "full"):
+        rows[f"DRN, {feature}"] = lambda f=feature: methods.DRN(
+            dense(), feature_covariance=f, **every
+        )
+    rows["DMTL-TF"] = lambda: methods.DMTLTF(dense(), tolerance=0.4)
+    rows["TNRDMTL, uncoupled, mean"] = lambda: methods.TNRDMTL(
+        dense(), kind="uncoupled", reduction="mean"
+    )
+    of_flat = dict(rows)
+    of_shared = {
+        f"SRDML, {name}": lambda o=options, h=h: srdml(trunk(), h(), **o)
+        for name, options, h in (
+            ("plain", {}, heads),
+            ("by autograd", {}, tanh),
+            ("squared", {"distance": 2, "reduction": "sum"}, tanh),
+            ("cosine", {"distance": "cosine", "spatial": "none"}, heads),
+            ("projected", {"omega": "projected", "beta": 2.0}, heads),
+            ("warm-up", {"warmup": 1, "spatial": "mean"}, heads),
+            ("mgda", {"balancing": "mgda"}, heads),
+        )
+    }
+    of_shared["PLE, two levels"] = lambda: methods.PLE(
+        trunk(), 3 * 36, shared.outputs, width=4, levels=2, seed=0
+    )
+    of_shared["MGDA"] = lambda: methods.Balanced(methods.SharedTrunk(trunk(), heads()), "mgda")
+    of_others = {
+        f"MTAL, {name}": lambda o=options: methods.MTAL(deepcopy(nets), 0.1, **o)
+        for name, options in (
+            ("through similarities", {"detach": False}),
+            ("mutual best", {"pairs": "mutual-best"}),
+            ("learned", {"weights": "learned"}),
+            ("slices, across", {"unit": "slice", "pairs": "cross-task", "like": "all"}),
+            ("every second step", {"update_every": 2, "warmup": 1}),
+        )
+    }
+    of_others["cross-stitch"] = lambda: methods.CrossStitch(deepcopy(nets), own=0.8)
+    of_pictures = {
+        f"TNRDMTL, {kind}": lambda k=kind: methods.TNRDMTL(
+            convnet((1, 26, 26), pictures.outputs, seed=0), kind=k, gamma=0.1
+        )
+        for kind in ("tucker", "tt")
+    }
+    sets = ((flat, of_flat), (shared, of_shared), (others, of_others), (pictures, of_pictures))
+    found = {}
+    for tasks, rows in sets:
+        for name, make in rows.items():
+            method = make()
+            history = training.fit(method, tasks, steps=3, batch_size=4, device="cpu")
+            found[name] = [trajectory(method, history), training.evaluate(method, tasks).loss]
+    return found
+
+
 def datasets() -> dict[str, Any]:
     """What loaders and feature extractors make of made-up files; float32, as they do."""
     from mtlbook.experiments import srdml as study
@@ -483,6 +694,7 @@ STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "srdml": srdml,
     "srdml_linear": srdml_linear,
     "mtal": mtal,
+    "mathematics": mathematics,
     "statistics": statistics,
     "datasets": datasets,
 }
