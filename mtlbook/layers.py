@@ -15,6 +15,21 @@ from torch import Tensor, nn
 from mtlbook.tensors import Ragged
 
 
+@torch.no_grad()
+def truncated_normal_(tensor: Tensor, *, std: float, generator: torch.Generator) -> Tensor:
+    """Draw from a normal of deviation ``std`` cut at two deviations, in place.
+
+    What lies outside is drawn again until nothing does. ``torch.nn.init.trunc_normal_`` does the
+    same in torch 2.14 and another thing in 2.6; ``normal_``, on which this rests, is older than
+    both, so a seed means the same weights in every version.
+    """
+    tensor.normal_(0, std, generator=generator)
+    while bool((outside := tensor.abs() > 2 * std).any()):
+        again = torch.empty_like(tensor).normal_(0, std, generator=generator)
+        tensor.copy_(torch.where(outside, again, tensor))
+    return tensor
+
+
 class TaskLayer(nn.Module):
     """Base of the layers with a task axis: a stacked ``weight`` (T, ...) and ``bias`` (T, out).
 
@@ -43,7 +58,7 @@ class TaskLayer(nn.Module):
         """
         with torch.no_grad():
             for w in self.weight:  # task by task: the first tasks do not depend on how many follow
-                nn.init.trunc_normal_(w, std=std, a=-2 * std, b=2 * std, generator=generator)
+                truncated_normal_(w, std=std, generator=generator)
             self.bias.zero_()
 
     def stack(self) -> Tensor:

@@ -12,6 +12,7 @@ from mtlbook.layers import (
     TaskNetwork,
     join_tasks,
     part_tasks,
+    truncated_normal_,
 )
 from mtlbook.tensors import Ragged
 
@@ -69,6 +70,26 @@ def randomise_biases(network):
         for layer in network.task_layers.values():
             layer.bias.normal_(std=0.1)
     return network
+
+
+def test_a_seed_means_the_same_weights_in_every_version_of_torch():
+    """Literals that torch 2.6 and 2.14 draw alike; scalar and vectorised draws differ."""
+    few = truncated_normal_(torch.empty(4), std=1.0, generator=torch.Generator().manual_seed(0))
+    close(few, torch.tensor([1.5409960747, -0.2934288979, -0.5966353416, 0.5684312582]))
+    many = truncated_normal_(torch.empty(32), std=0.1, generator=torch.Generator().manual_seed(0))
+    first = [-0.1125839874, -0.1152360216, -0.0250578579, -0.0433878824, 0.0848710388]
+    close(many[:5], torch.tensor(first))
+    close(many[7:8], torch.tensor([0.0441156290]))  # lay outside and was drawn again
+
+
+def test_draws_are_a_normal_cut_at_two_deviations(dtype):
+    draws = truncated_normal_(torch.empty(200_000, dtype=dtype), std=0.5, generator=seeded())
+    assert float(draws.abs().max()) <= 1.0
+    assert float(draws.mean()) == pytest.approx(0, abs=0.004)
+    # variance 1 - 2 a phi(a) / (2 Phi(a) - 1) of a standard normal cut at a = 2: 0.7737
+    assert float(draws.var()) == pytest.approx(0.25 * 0.7737, rel=0.01)
+    # (3 - 2 (a^3 + 3a) phi(a) / (2 Phi(a) - 1)) at a = 2
+    assert float((draws / 0.5).pow(4).mean()) == pytest.approx(1.4161, rel=0.02)
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
