@@ -213,7 +213,24 @@ def stl(trial: Trial) -> STL:
 
 def shallow(trial: Trial, model: type[Method], **options: Any) -> Method:
     """A linear model on the features, divided by their length so that one grid fits all sets."""
-    raise NotImplementedError
+    length = math.sqrt(trial.train[0].inputs.shape[1])
+    rough = {"max_iterations": 300, "tolerance": 1e-3, "warn": False}
+    return model(features=lambda x: x / length, **options, **rough)
+
+
+def mtfl(trial: Trial) -> MTFL:
+    """Features in common."""
+    return shallow(trial, MTFL, gamma=trial.value)
+
+
+def rmtl(trial: Trial) -> RMTL:
+    """A few directions in common, and tasks that stand apart."""
+    return shallow(trial, RMTL, gamma=trial.value, beta=trial.value)
+
+
+def mtrl(trial: Trial) -> MTRL:
+    """A learned covariance of the tasks."""
+    return shallow(trial, MTRL, lambda1=0.0, lambda2=trial.value, rounds=3)
 
 
 def mrn(trial: Trial, **switches: Any) -> MRN:
@@ -247,9 +264,9 @@ PAPER_ARMS = ("stl", "mtfl", "rmtl", "mtrl", "dmtl-tf", "mrn-8", "mrn-t", "mrn")
 CONTROLS = ("pooled", "fixed", "hard-sharing")
 ARMS: dict[str, Arm] = {
     "stl": Arm(stl, WEIGHTS, number="decay"),
-    "mtfl": Arm(partial(shallow, model=MTFL), STRENGTHS),
-    "rmtl": Arm(partial(shallow, model=RMTL), STRENGTHS),
-    "mtrl": Arm(partial(shallow, model=MTRL, rounds=3), (0.0001, 0.0003, 0.001, 0.003, 0.01)),
+    "mtfl": Arm(mtfl, STRENGTHS),
+    "rmtl": Arm(rmtl, STRENGTHS),
+    "mtrl": Arm(mtrl, (0.0001, 0.0003, 0.001, 0.003, 0.01)),
     # its number: the part of the start that the factors may lose
     "dmtl-tf": Arm(
         lambda trial: DMTLTF(trial.start.network, tolerance=trial.value),
