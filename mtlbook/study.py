@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from mtlbook.ledger.results import Result
@@ -25,7 +24,6 @@ from mtlbook.tasks import TaskSet
 from mtlbook.training import History, evaluate, fit
 
 Parts = Mapping[str, TaskSet]
-Add = Callable[..., None]  # Result.add, with arm, repeat and seed filled in
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,33 @@ class Trial:
     protocol: Any
     value: float | None = None
     start: Method | None = None
+
+
+@dataclass(frozen=True)
+class Add:
+    """Records what one arm of one repeat reaches, in a result."""
+
+    result: Result
+    arm: str
+    repeat: int
+    suffix: str = ""
+
+    def __call__(self, *, metric: str, of: str = "", **record: Any) -> None:
+        """Add a number: ``metric``, ``value``, and what else :meth:`Result.add` takes.
+
+        ``of`` names a part of the arm, which is recorded as ``<arm>/<of>``.
+        """
+        self.result.add(
+            arm=f"{self.arm}/{of}" if of else self.arm,
+            repeat=self.repeat,
+            seed=self.repeat,
+            metric=metric + self.suffix,
+            **record,
+        )
+
+    def curve(self, name: str, value: Any) -> None:
+        """Keep what is no number."""
+        self.result.curves[f"{name}/{self.arm}/{self.repeat}{self.suffix}"] = value
 
 
 @dataclass(frozen=True)
@@ -327,13 +352,9 @@ class Study:
                 outcome = self.train(
                     arm, parts, repeat, values=values, starts=starts, watch=True, device=device
                 )
-                add = partial(self._add, result, arm=arm, repeat=repeat, seed=repeat)
-                self.measure(add, outcome, parts)
+                self.measure(Add(result, arm, repeat, self.suffix), outcome, parts)
                 if any(self.arms[other].start == arm for other in arms):
                     starts[arm] = outcome.method
-
-    def _add(self, result: Result, *, metric: str, **record: Any) -> None:
-        result.add(metric=metric + self.suffix, **record)
 
     def _known(self, arms: Iterable[str]) -> list[str]:
         arms = list(arms)

@@ -332,11 +332,9 @@ def mrn() -> dict[str, Any]:
 
 
 def srdml() -> dict[str, Any]:
-    from mtlbook.experiments import srdml as study
-    from mtlbook.ledger.results import Result
+    from mtlbook.experiments import srdml as of
 
-    found: dict[str, Any] = {}
-    protocol = study.Protocol(
+    table = of.TABLE.at(
         trunk="small",
         channels=4,
         hidden=3,
@@ -349,51 +347,19 @@ def srdml() -> dict[str, Any]:
         second_batch=15,
     )
     tasks = one_vs_all((1, 8, 8))
-    parts = study.parts_of(tasks, 0, protocol)
-    found["split"] = of_split(parts)
-    start = None
-    for arm in study.ARMS:
-        value = study.GRIDS[arm][-2] if arm in study.GRIDS else None
-        if arm in study.SHALLOW:
-            found[arm] = study.fit_shallow(arm, parts, value)(parts["test"])
-            continue
-        if arm in study.SECOND_STAGE and start is None:
-            start = study._first_stage(parts, 0, protocol, "cpu")
-        with watching(study) as seen:
-            of_arm = start if arm in study.SECOND_STAGE else None
-            study.train_arm(arm, parts, 0, protocol, value=value, start=of_arm, device="cpu")
-        found[arm] = seen
-    result = Result("golden", {})
-    values = {arm: grid[-2] for arm, grid in study.GRIDS.items()}
-    study.compare(
-        result,
-        tasks,
-        arms=study.ARMS,
-        repeats=[0],
-        protocol=protocol,
-        values=values,
-        device="cpu",
-    )
-    found["table"] = of_result(result)
-    tuning = Result("golden", {})
-    few = ("stl", "lasso", "hard-sharing-longer", "srdml")
-    study.tune(tuning, tasks, arms=few, protocol=protocol, device="cpu")
-    found["tuning"] = of_result(tuning) | {"chosen": study.chosen(tuning)}
-    from dataclasses import replace
-
-    on_maps = replace(protocol, trunk="efficientnet")
-    maps = one_vs_all((6, 4, 4))
-    shallow = Result("golden", {})
-    study.compare(
-        shallow,
-        maps,
-        arms=("stl", "lasso", "hard-sharing"),
-        repeats=[0],
-        protocol=on_maps,
-        values=values,
-        device="cpu",
-    )
-    found["maps"] = of_result(shallow)
+    parts = table.split(tasks, 0, table.protocol)
+    found: dict[str, Any] = {"split": of_split(parts)}
+    starts = {"hard-sharing": table.train("hard-sharing", parts, 0, device="cpu").method}
+    found |= trained(table, parts, numbers(of.ARMS, -2), starts=starts)
+    for arm in ("lasso", "l21", "rmtl"):
+        outcome = table.train(arm, parts, 0, of.ARMS[arm].grid[-2], device="cpu")
+        found[arm] = of.predict(outcome.method, parts["test"])
+    values = numbers(of.ARMS, -2)
+    found["table"] = compared(table, tasks, arms=of.ARMS, values=values)
+    found["tuning"] = tuned(table, tasks, ("stl", "lasso", "hard-sharing-longer", "srdml"))
+    arms = ("stl", "lasso", "hard-sharing")
+    on_maps = table.at(trunk="efficientnet")
+    found["maps"] = compared(on_maps, one_vs_all((6, 4, 4)), arms=arms, values=values)
     return found
 
 
