@@ -198,6 +198,7 @@ class Study:
             experiment,
             parameters,
             tasks,
+            study=self.name,
             uses=uses,
             splits=self.split(tasks, 0, self.protocol),
             device=device,

@@ -124,6 +124,33 @@ class TaskSet(Sequence):
         """Whether all tasks look at the very same samples: one tensor, several targets."""
         return len(self) > 1 and all(task.inputs is self.tasks[0].inputs for task in self.tasks)
 
+    def fingerprint(self) -> list[float]:
+        """Six numbers that tell these samples from others, whatever library loaded them.
+
+        Projections of inputs, targets and groups, in float64, on cosines of the indices of task,
+        sample and feature, over the root of the number of terms; the last ones count. No random
+        generator is involved, and nothing depends on the device.
+        """
+        sums, counts = [0.0, 0.0, 0.0, 0.0], [0, 0]
+        rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for t, task in enumerate(self.tasks):
+            n, x = len(task), task.inputs
+            for k in range(2):
+                u = torch.cos(torch.arange(n, dtype=torch.float64) * (0.7 + k) + 1.3 * t)
+                if not (self.shared_inputs and t):
+                    rows.setdefault(k, []).append((u, x))
+                sums[2] += (k + 1) * float(_project(task.targets, u))
+                if task.groups is not None:
+                    sums[3] += (k + 1) * float(_project(task.groups, u))
+            counts[0] += n
+            counts[1] += 0 if self.shared_inputs and t else x.numel()
+        for k, pairs in rows.items():
+            sums[k] = sum(float(_project(x, u)) for u, x in pairs)
+        scales = [counts[1], counts[1], counts[0], counts[0]]
+        return [s / max(1, c) ** 0.5 for s, c in zip(sums, scales, strict=True)] + [
+            float(c) for c in counts
+        ]
+
     def select(self, indices: Sequence[Tensor]) -> TaskSet:
         """Of each task the samples at its own indices.
 
@@ -159,6 +186,21 @@ class TaskSet(Sequence):
         return replace(
             moved, tasks=tuple(replace(t, targets=t.targets.to(device)) for t in moved.tasks)
         )
+
+
+def _project(x: Tensor, u: Tensor) -> Tensor:
+    """Samples ``(n, ...)`` on weights of samples ``(n,)`` and of features: a scalar."""
+    x = x.detach().cpu().flatten(1) if x.ndim > 1 else x.detach().cpu()[:, None]
+    v = torch.cos(torch.arange(x.shape[1], dtype=torch.float64) * 0.9 + 0.4)
+    return sum((a @ (b.double() @ v) for a, b in zip(u.split(1024), x.split(1024), strict=True)),
+               torch.zeros((), dtype=torch.float64))  # fmt: skip
+
+
+def fingerprints_agree(a: Sequence[float], b: Sequence[float], tolerance: float = 1e-5) -> bool:
+    """Whether two fingerprints are of the same samples, up to the rounding of whoever made them."""
+    return len(a) == len(b) and all(
+        abs(x - y) <= tolerance * max(1.0, abs(x), abs(y)) for x, y in zip(a, b, strict=True)
+    )
 
 
 def split_per_class(

@@ -36,6 +36,7 @@ __all__ = [
     "available",
     "cache_dir",
     "fetch",
+    "identity",
     "info",
     "load",
     "names",
@@ -181,6 +182,15 @@ def status(name: str) -> Status:
             return "makeable" if status(source.made_from) == "cached" else "missing"
         return error.state
     return "cached"
+
+
+def identity(name: str) -> str:
+    """What identifies the content of a data set that is there: its hash, or that it is embedded."""
+    source = entry(name)
+    state = status(name)
+    if state != "cached":
+        return state
+    return str(_sha256(source, _verified(source)))
 
 
 def available(name: str) -> bool:

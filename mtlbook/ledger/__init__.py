@@ -1,6 +1,9 @@
 """The ledger: from a printed number to a claim, a rule, a result file and a verdict.
 
 - `results`: what one run measured and under which conditions (one JSON file a run);
+- `provenance`: under which conditions; `files`: files that exist complete or not at all;
+- `merging`: the runs of an experiment become the result that is committed;
+- `currency`: whether a result is still what the code would give;
 - `statistics`: intervals for means over repeats;
 - `claims`: what a paper prints, and the rule that will judge it (one YAML file a paper);
 - `rules`: one pure function a kind of rule;

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from mtlbook.ledger.claims import Claim, Claims, load_all
-from mtlbook.ledger.results import (
-    Result,
-    ResultError,
-    code_is_current,
-    write_atomically,
-)
+from mtlbook.ledger.currency import stale
+from mtlbook.ledger.files import write_atomically
+from mtlbook.ledger.results import Result, ResultError
 from mtlbook.ledger.rules import CurveRule, Judgement, Printed, ValueRule
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
 _COMMITTED = ("claim", "rule", "verdict", "ours", "low", "high", "n", "tier", "experiment")
 
 
-def audit(claims_folder: str | os.PathLike, results: Mapping[str, Result]) -> list[dict]:
+def audit(
+    claims_folder: str | os.PathLike,
+    results: Mapping[str, Result],
+    known: Mapping[str, Result] | None = None,
+) -> list[dict]:
     """Judge every claim by the results.
 
     Parameters
@@ -31,6 +32,8 @@ def audit(claims_folder: str | os.PathLike, results: Mapping[str, Result]) -> li
         Holds ``<paper>.yaml`` and the folder ``printed``.
     results : mapping of str to Result
         By experiment, as `load_results` reads them.
+    known : mapping of str to Result, optional
+        The results that others may have taken choices from; by default `results`.
 
     Returns
     -------
@@ -38,16 +41,18 @@ def audit(claims_folder: str | os.PathLike, results: Mapping[str, Result]) -> li
         One object a claim: ``claim``, ``paper``, ``where``, ``statement``, ``known``, ``asked_by``,
         ``printed``, ``unit``, ``ours``, ``low``, ``high`` (95 % interval), ``n`` (repeats),
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
-        ``headline``, ``code_current`` (None where nothing was measured).
+        ``headline``, ``stale`` (reasons why the result is not current; None where nothing was
+        measured).
 
     Raises
     ------
     ClaimError
         If a file of claims is not valid.
     """
-    claims_folder = Path(claims_folder)
+    claims_folder, known = Path(claims_folder), results if known is None else known
+    reasons = {name: stale(result, known) for name, result in results.items()}
     return [
-        _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results)
+        _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results, reasons)
         for of_paper in load_all(claims_folder)
         for claim in of_paper.claims
     ]
@@ -127,7 +132,9 @@ def mismatches(rows: Sequence[dict], path: str | os.PathLike) -> list[str]:
     return found
 
 
-def _row(of_paper: Claims, claim: Claim, printed: Printed, results: dict) -> dict[str, Any]:
+def _row(
+    of_paper: Claims, claim: Claim, printed: Printed, results: dict, reasons: dict
+) -> dict[str, Any]:
     judgement, result = Judgement("not attempted", "no result yet"), None
     experiment = claim.experiments[0]
     for name in claim.experiments:
@@ -159,15 +166,8 @@ def _row(of_paper: Claims, claim: Claim, printed: Printed, results: dict) -> dic
         "experiment": experiment,
         "result_file": f"{experiment}.json" if result else None,
         "headline": claim.headline,
-        "code_current": _code_current(result) if result else None,
+        "stale": reasons[experiment] if result else None,
     }
-
-
-def _code_current(result: Result) -> bool:
-    """Whether the present code measured the result, or measured some of it again and agreed."""
-    runs = result.provenance.get("runs", [result.provenance])
-    confirmations = result.provenance.get("confirmations", [])
-    return all(map(code_is_current, runs)) or any(map(code_is_current, confirmations))
 
 
 def _same_number(a: float | None, b: float | None) -> bool:

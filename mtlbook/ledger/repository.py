@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mtlbook.ledger.results import package_root
+from mtlbook.ledger.provenance import package_root
 
 EXPERIMENTS = Path("notebooks") / "experiments.yaml"
 
@@ -36,13 +36,24 @@ def root() -> Path:
     )
 
 
+def runs(repository: Path) -> Path:
+    """The folder that holds the runs of all profiles: ``runs`` of the repository."""
+    return repository / "runs"
+
+
 def committed(experiment: str):
-    """Return the committed result of an experiment, ``data/results/<experiment>.json``."""
+    """Return the result of an experiment whose choices others take over.
+
+    ``data/results/<experiment>.json``; while runs of a profile are made, the merged result of that
+    profile comes first (the environment variable ``MTLBOOK_RESULTS`` names its folder).
+    """
     from mtlbook.ledger.results import Result
 
-    path = root() / "data" / "results" / f"{experiment}.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"experiment: expected a committed result {path.name} in data/results, found none"
-        )
-    return Result.load(path)
+    first = os.environ.get("MTLBOOK_RESULTS")
+    folders = [*([Path(first)] if first else []), root() / "data" / "results"]
+    for folder in folders:
+        if (path := folder / f"{experiment}.json").is_file():
+            return Result.load(path)
+    raise FileNotFoundError(
+        f"experiment: expected a committed result {experiment}.json in data/results, found none"
+    )

@@ -1,8 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | confirm | audit | rerun`` and
-``audit-split``.
-
-Imports that take time stay inside the commands: ``mtlbook --help`` answers at once.
-"""
+"""What the commands do. Imports that take time stay inside them: ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -11,184 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtlbook import __version__
 
-EPILOG = """\
-exit codes: 0 success; 1 a committed verdict no longer follows, a run failed, a data set is missing
-or wrong, or split lists have faults; 2 a mistake in the request or in a file; 130 interrupted
-(finished runs stay)"""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # argparse would drop the "--" and take Snakemake's options for its own.
-    extra: list[str] = []
-    if "--" in arguments:
-        cut = arguments.index("--")
-        arguments, extra = arguments[:cut], arguments[cut + 1 :]
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if extra and options.command != "reproduce":
-        parser.error("arguments after -- are Snakemake's, and go with reproduce only")
-    options.extra = extra
-    try:
-        return options.function(options)
-    except ImportError as error:
-        known = (error.name or "").partition(".")[0] in _EXTRAS
-        hint = "; install it with: pip install 'mtlbook[reproduce]'" if known else ""
-        print(f"mtlbook: {error}{hint}", file=sys.stderr)
-        return 2
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"mtlbook: {error}", file=sys.stderr)
-        return 2
-
-
-_EXTRAS = ("papermill", "pydantic", "snakemake", "tqdm", "yaml")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="mtlbook",
-        description="Deep multi-task learning, executable and audited.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"mtlbook {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-
-    def add(name: str, function, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.set_defaults(function=function)
-        return command
-
-    add("list", _list, "list papers, methods, experiments and the number of claims")
-
-    data = add("data", _data, "list, fetch or verify data sets")
-    data.add_argument("action", choices=("list", "fetch", "verify"))
-    data.add_argument("names", nargs="*", metavar="NAME", help="data sets; verify: default all")
-
-    reproduce = add(
-        "reproduce",
-        _reproduce,
-        "make every unfinished run of a profile, then print the verdicts on your own runs",
-    )
-    reproduce.usage = "mtlbook reproduce [options] [-- arguments of Snakemake]"
-    reproduce.epilog = (
-        "Runs on two cores of this machine: --cores 2. On a cluster: -- --executor slurm --jobs 8. "
-        "A run that was interrupted begins again; finished ones are kept."
-    )
-    _add_profile(reproduce)
-    _add_cores(reproduce)
-    _add_only(reproduce)
-    reproduce.add_argument(
-        "--where",
-        default="",
-        metavar="NAME=VALUE,...",
-        help="these runs only, for example repeat=0,arm=laf",
-    )
-    reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
-    reproduce.add_argument(
-        "--keep-stale",
-        action="store_true",
-        help="keep finished runs although code, notebook or parameters changed since",
-    )
-
-    record = add("record", _record, "merge finished runs into data/results, to be committed")
-    _add_source(record)
-    _add_only(record)
-    record.add_argument(
-        "--allow-mixed", action="store_true", help="accept runs of different code or data; says so"
-    )
-
-    confirm = add(
-        "confirm",
-        _confirm,
-        "compare finished runs with the committed results; where all agree, note there that the "
-        "present code gives the same numbers",
-    )
-    _add_source(confirm)
-    _add_only(confirm)
-
-    audit = add("audit", _audit, "recompute every verdict and compare it with the committed one")
-    audit.add_argument(
-        "--format", choices=("table", "json", "page"), default="table", help="default: table"
-    )
-    audit.add_argument(
-        "--results",
-        metavar="FOLDER",
-        help="judge the results of this folder instead of data/results; compares nothing",
-    )
-    audit.add_argument(
-        "--write",
-        action="store_true",
-        help="write data/verdicts.json and the results in README.md, to be committed",
-    )
-
-    rerun = add(
-        "rerun", _rerun, "repeat the experiment behind a claim and compare with the committed value"
-    )
-    rerun.add_argument("claim", help="for example tnrdmtl.table1.laf-over-stl")
-    _add_profile(rerun)
-    _add_cores(rerun)
-
-    split = add("audit-split", _audit_split, "find out what split lists really hold")
-    split.add_argument(
-        "lists",
-        nargs="+",
-        metavar="LISTS",
-        help="office_caltech10, for the lists released with MRN; a folder of <task>/train_<percent>"
-        '.txt and test_<percent>.txt; or a training and a test file; lines are "path label"',
-    )
-    split.add_argument(
-        "--items", metavar="FILE", help="with two files: all samples that there are, likewise"
-    )
-    split.add_argument(
-        "--format", choices=("table", "json"), default="table", help="default: table"
-    )
-    return parser
-
-
-def _add_profile(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--profile",
-        default="laptop",
-        choices=("smoke", "laptop", "paper"),
-        help="smoke: seconds; laptop: minutes on two cores (default); paper: the paper's scale",
-    )
-
-
-def _add_cores(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--cores", type=_positive, default=1, metavar="N", help="runs at a time (default 1)"
-    )
-
-
-def _add_only(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--only",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="ID",
-        help="these experiments only",
-    )
-
-
-def _add_source(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--from", dest="source", required=True, metavar="FOLDER", help="for example runs/laptop"
-    )
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
-    return number
-
-
-def _list(options: argparse.Namespace) -> int:
+def list_all(options: argparse.Namespace) -> int:
+    """What there is."""
     from mtlbook import methods, workflow
     from mtlbook.ledger import repository
     from mtlbook.ledger.claims import load_all
@@ -205,12 +26,14 @@ def _list(options: argparse.Namespace) -> int:
         print(f"  {name}: {experiment.title}")
         for profile in experiment.profiles:
             runs = workflow.expand(path, profile, [name])
-            state = runs[0].skip or f"data: {experiment.data or 'made by the notebook'}"
+            data = ", ".join(experiment.sets) or "made by the notebook"
+            state = runs[0].skip or f"data: {data}"
             print(f"    {profile:<7} {len(runs):>3} runs  {state}")
     return 0
 
 
-def _data(options: argparse.Namespace) -> int:
+def data(options: argparse.Namespace) -> int:
+    """List, fetch or verify data sets."""
     from mtlbook import datasets
 
     if options.action == "list":
@@ -245,7 +68,8 @@ def _data(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+def reproduce(options: argparse.Namespace) -> int:
+    """Make the unfinished runs of a profile."""
     from mtlbook import workflow
     from mtlbook.ledger import repository
 
@@ -317,64 +141,45 @@ def _make_runs(
 
 def _verdicts_on(root: Path, profile: str, runs: Sequence, claim: str | None) -> str:
     from mtlbook.ledger.audit import audit, load_results
+    from mtlbook.ledger.merging import merge
     from mtlbook.ledger.report import table
-    from mtlbook.ledger.results import Result, merge
+    from mtlbook.ledger.results import Result
 
     of: dict[str, dict[str, Result]] = {}
     for run in runs:
         of.setdefault(run.experiment, {})[run.id] = Result.load(run.result)
     own = {name: merge(results, profile=profile, allow_mixed=True) for name, results in of.items()}
-    claims = root / "data" / "claims"
-    rows = [row for row in audit(claims, own) if row["experiment"] in own]
+    claims, committed = root / "data" / "claims", load_results(root / "data" / "results")
+    rows = [row for row in audit(claims, own, {**committed, **own}) if row["experiment"] in own]
     if claim is not None:
         rows = [row for row in rows if row["claim"] == claim]
-    before = audit(claims, load_results(root / "data" / "results"))
+    before = audit(claims, committed)
     if not rows:
         return "no claim speaks of these experiments"
     return table(rows, committed={row["claim"]: row for row in before})
 
 
-def _record(options: argparse.Namespace) -> int:
+def record(options: argparse.Namespace) -> int:
+    """Commit exactly the runs that the experiments list."""
     from mtlbook import workflow
     from mtlbook.ledger import repository
 
     root, source = repository.root(), Path(options.source)
-    merged = workflow.collect(source, only=options.only, allow_mixed=options.allow_mixed)
-    target = root / "data" / "results"
-    for name, result in merged.items():
-        result.save(target / f"{name}.json")
+    merged = workflow.recorded(
+        root, source, only=options.only, force=options.force, allow_mixed=options.allow_mixed
+    )
+    for name, result in merged.items():  # all of them are right before one is written
+        result.save(root / "data" / "results" / f"{name}.json")
         count = sum(len(entry["of"]) for entry in result.provenance["runs"])
         print(f"{name}: {count} runs, {len(result.records)} records -> data/results/{name}.json")
     return 0
 
 
-def _confirm(options: argparse.Namespace) -> int:
-    from mtlbook import workflow
-    from mtlbook.ledger import repository
-    from mtlbook.ledger.results import Result, ResultError, confirm
-
-    failed = False
-    for name, fresh in workflow.collect(Path(options.source), only=options.only).items():
-        path = repository.root() / "data" / "results" / f"{name}.json"
-        try:
-            confirmed = confirm(Result.load(path), fresh)
-        except ResultError as error:
-            print(f"mtlbook: {error}", file=sys.stderr)
-            failed = True
-            continue
-        confirmed.save(path)
-        note = confirmed.provenance["confirmations"][-1]
-        print(
-            f"{name}: {note['records']} of {len(confirmed.records)} numbers measured again, "
-            f"largest relative difference {note['largest_difference']:.1e}"
-        )
-    return 1 if failed else 0
-
-
-def _audit(options: argparse.Namespace) -> int:
+def audit(options: argparse.Namespace) -> int:
+    """Recompute every verdict."""
     from mtlbook.ledger import report, repository
     from mtlbook.ledger.audit import audit, load_results, mismatches, write_verdicts
-    from mtlbook.ledger.results import write_atomically
+    from mtlbook.ledger.files import write_atomically
 
     root = repository.root()
     if options.results and not Path(options.results).is_dir():
@@ -402,11 +207,16 @@ def _audit(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _rerun(options: argparse.Namespace) -> int:
+def rerun(options: argparse.Namespace) -> int:
+    """Repeat the experiment behind a claim, or a random run of every result."""
     from mtlbook import workflow
     from mtlbook.ledger import repository
 
     root = repository.root()
+    if options.random == (options.claim is not None):
+        raise ValueError("rerun: expected a claim, or --random, and not both")
+    if options.random:
+        return _rerun_random(options, root)
     claims = _claims(root)
     if options.claim not in claims:
         raise ValueError(f"unknown claim {options.claim!r}; known: {', '.join(claims)}")
@@ -426,7 +236,35 @@ def _rerun(options: argparse.Namespace) -> int:
     raise ValueError(f"{options.claim} cannot be run: {'; '.join(reasons)}")
 
 
-def _audit_split(options: argparse.Namespace) -> int:
+def _rerun_random(options: argparse.Namespace, root: Path) -> int:
+    from mtlbook import workflow
+    from mtlbook.ledger.audit import load_results
+
+    failed = compared = 0
+    results = load_results(root / "data" / "results")
+    if unknown := sorted(set(options.only) - set(results)):
+        raise ValueError(f"--only: expected committed results, got {', '.join(unknown)}")
+    for found in workflow.rerun_random(root, results, seed=options.seed, only=options.only):
+        if found.skip:
+            print(f"skipped  {found.name}: {found.skip}", flush=True)
+            continue
+        word = "differs" if found.differences else "same"
+        print(
+            f"{word:<8} {found.name}: {found.compared} numbers, largest relative difference "
+            f"{found.largest:.1e}",
+            flush=True,
+        )
+        for line in found.differences[:5]:
+            print(f"         {line}", file=sys.stderr)
+        failed += bool(found.differences)
+        compared += found.compared
+    if not compared:
+        print("mtlbook: nothing could be compared", file=sys.stderr)
+    return 1 if failed or not compared else 0
+
+
+def audit_split(options: argparse.Namespace) -> int:
+    """What split lists really hold."""
     import json
 
     from mtlbook.datasets import DataError, split_audit
@@ -466,7 +304,3 @@ def _claims(root: Path) -> Mapping:
         for of_paper in load_all(root / "data" / "claims")
         for claim in of_paper.claims
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | audit-split``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mtlbook import __version__
+from mtlbook.cli import commands
+
+EPILOG = """\
+exit codes: 0 success; 1 a committed verdict no longer follows, a run failed, a data set is missing
+or wrong, or split lists have faults; 2 a mistake in the request or in a file; 130 interrupted
+(finished runs stay)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # argparse would drop the "--" and take Snakemake's options for its own.
+    extra: list[str] = []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        arguments, extra = arguments[:cut], arguments[cut + 1 :]
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if extra and options.command != "reproduce":
+        parser.error("arguments after -- are Snakemake's, and go with reproduce only")
+    options.extra = extra
+    try:
+        return options.function(options)
+    except ImportError as error:
+        known = (error.name or "").partition(".")[0] in _EXTRAS
+        hint = "; install it with: pip install 'mtlbook[reproduce]'" if known else ""
+        print(f"mtlbook: {error}{hint}", file=sys.stderr)
+        return 2
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"mtlbook: {error}", file=sys.stderr)
+        return 2
+
+
+_EXTRAS = ("papermill", "pydantic", "snakemake", "tqdm", "yaml")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtlbook",
+        description="Deep multi-task learning, executable and audited.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mtlbook {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(name: str, function, text: str) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + "."
+        )
+        command.set_defaults(function=function)
+        return command
+
+    add("list", commands.list_all, "list papers, methods, experiments and the number of claims")
+
+    data = add("data", commands.data, "list, fetch or verify data sets")
+    data.add_argument("action", choices=("list", "fetch", "verify"))
+    data.add_argument("names", nargs="*", metavar="NAME", help="data sets; verify: default all")
+
+    reproduce = add(
+        "reproduce",
+        commands.reproduce,
+        "make every unfinished run of a profile, then print the verdicts on your own runs",
+    )
+    reproduce.usage = "mtlbook reproduce [options] [-- arguments of Snakemake]"
+    reproduce.epilog = (
+        "Runs on two cores of this machine: --cores 2. On a cluster: -- --executor slurm --jobs 8. "
+        "A run that was interrupted begins again; finished ones are kept."
+    )
+    _add_profile(reproduce)
+    _add_cores(reproduce)
+    _add_only(reproduce)
+    reproduce.add_argument(
+        "--where",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="these runs only, for example repeat=0,arm=laf",
+    )
+    reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
+    reproduce.add_argument(
+        "--keep-stale",
+        action="store_true",
+        help="keep finished runs although code, notebook or parameters changed since",
+    )
+
+    record = add(
+        "record", commands.record, "merge the runs of a profile into data/results, to be committed"
+    )
+    _add_source(record)
+    _add_only(record)
+    record.add_argument(
+        "--allow-mixed", action="store_true", help="accept runs of different data or tunings"
+    )
+    record.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a committed result of another profile, or one with more records",
+    )
+
+    audit = add(
+        "audit", commands.audit, "recompute every verdict and compare it with the committed one"
+    )
+    audit.add_argument(
+        "--format", choices=("table", "json", "page"), default="table", help="default: table"
+    )
+    audit.add_argument(
+        "--results",
+        metavar="FOLDER",
+        help="judge the results of this folder instead of data/results; compares nothing",
+    )
+    audit.add_argument(
+        "--write",
+        action="store_true",
+        help="write data/verdicts.json and the results in README.md, to be committed",
+    )
+
+    rerun = add(
+        "rerun",
+        commands.rerun,
+        "repeat the experiment behind a claim, or a random run of every result, and compare",
+    )
+    rerun.add_argument("claim", nargs="?", help="for example tnrdmtl.table1.laf-over-stl")
+    rerun.add_argument("--random", action="store_true", help="one run of every committed result")
+    rerun.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="with --random: of the choice (default 0)"
+    )
+    _add_only(rerun)
+    _add_profile(rerun)
+    _add_cores(rerun)
+
+    split = add("audit-split", commands.audit_split, "find out what split lists really hold")
+    split.add_argument(
+        "lists",
+        nargs="+",
+        metavar="LISTS",
+        help="office_caltech10, for the lists released with MRN; a folder of <task>/train_<percent>"
+        '.txt and test_<percent>.txt; or a training and a test file; lines are "path label"',
+    )
+    split.add_argument(
+        "--items", metavar="FILE", help="with two files: all samples that there are, likewise"
+    )
+    split.add_argument(
+        "--format", choices=("table", "json"), default="table", help="default: table"
+    )
+    return parser
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--profile",
+        default="laptop",
+        choices=("smoke", "laptop", "paper"),
+        help="smoke: seconds; laptop: minutes on two cores (default); paper: the paper's scale",
+    )
+
+
+def _add_cores(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cores", type=_positive, default=1, metavar="N", help="runs at a time (default 1)"
+    )
+
+
+def _add_only(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ID",
+        help="these experiments only",
+    )
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--from", dest="source", required=True, metavar="FOLDER", help="for example runs/laptop"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return number

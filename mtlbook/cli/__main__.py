@@ -1,0 +1,5 @@
+import sys
+
+from mtlbook.cli import main
+
+sys.exit(main())

@@ -1,0 +1,46 @@
+"""Whether a result still says what the present code, data and choices would give.
+
+It does if it carries the numerics version that the code has (``mtlbook.numerics``: a few steps of
+every arm guard it) and if the results whose choices it took over are unchanged. Hashes of source
+files stay in the provenance for information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mtlbook.ledger.results import Result
+from mtlbook.numerics import NUMERICS
+
+
+def stale(result: Result, known: Mapping[str, Result]) -> list[str]:
+    """The reasons why a result is not current; empty if it is.
+
+    Parameters
+    ----------
+    result : Result
+    known : mapping of experiment to Result
+        What is committed now, the used tunings among it.
+    """
+    reasons = [] if result.numerics else ["it carries no numerics version"]
+    for study, version in result.numerics.items():
+        now = NUMERICS.get(study)
+        if version != now:
+            reasons.append(f"measured under version {version} of {study}, the code's is {now}")
+    for name, sha256 in result.uses.items():
+        if name not in known:
+            reasons.append(f"the tuning {name} that it used is not there")
+        elif known[name].content_sha256() != sha256:
+            reasons.append(f"the tuning {name} that it used has changed since")
+    return reasons
+
+
+def same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two results describe the same data: one hash, and fingerprints that agree."""
+    from mtlbook.tasks import fingerprints_agree
+
+    if a.get("sha256") != b.get("sha256"):
+        return False
+    prints = a.get("fingerprint"), b.get("fingerprint")
+    return None in prints or fingerprints_agree(*prints)

@@ -1,0 +1,36 @@
+"""Files that exist complete or not at all, and JSON that means what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: str | os.PathLike, text: str) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new, never a part."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes the file private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_json(text: str) -> Any:
+    """Parse JSON; NaN and Infinity, which Python would accept, are a ``ValueError``."""
+
+    def refuse(token: str) -> None:
+        raise ValueError(f"expected finite numbers, got {token}")
+
+    return json.loads(text, parse_constant=refuse)

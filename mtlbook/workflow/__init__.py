@@ -1,0 +1,48 @@
+"""Runs of the experiments: which there are, which are finished, and how they are made.
+
+``notebooks/experiments.yaml`` says which notebook runs with which parameters in which profile. One
+run is one execution of a notebook; it leaves ``runs/<profile>/<experiment>/<run>.json`` (the
+result), ``.ipynb`` (the executed notebook) and ``.log``. A result appears complete or not at all,
+and last, so a result that exists belongs to a finished run: killing any process loses only
+unfinished runs.
+
+The scheduling is Snakemake's (``workflow/Snakefile``); it calls ``python -m mtlbook.workflow``.
+
+- `catalogue`: the file, its parameters checked, its lists expanded;
+- `execution`: one run, and whether a finished one is still current;
+- `supervision`: all runs of a profile; `progress`: what a terminal shows meanwhile;
+- `collection`: finished runs, merged; `rerun`: a random run of each committed result, repeated.
+"""
+
+from mtlbook.workflow.catalogue import (
+    PROFILES,
+    Experiment,
+    Run,
+    WorkflowError,
+    expand,
+    load_experiments,
+)
+from mtlbook.workflow.collection import collect, read_runs, recorded
+from mtlbook.workflow.execution import RunError, execute_run, is_current, set_stale_aside
+from mtlbook.workflow.rerun import Repetition, rerun_random
+from mtlbook.workflow.supervision import reproduce, snakemake_command
+
+__all__ = [
+    "PROFILES",
+    "Experiment",
+    "Repetition",
+    "Run",
+    "RunError",
+    "WorkflowError",
+    "collect",
+    "execute_run",
+    "expand",
+    "is_current",
+    "load_experiments",
+    "read_runs",
+    "recorded",
+    "reproduce",
+    "rerun_random",
+    "set_stale_aside",
+    "snakemake_command",
+]
