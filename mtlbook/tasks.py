@@ -196,13 +196,6 @@ def _project(x: Tensor, u: Tensor) -> Tensor:
                torch.zeros((), dtype=torch.float64))  # fmt: skip
 
 
-def fingerprints_agree(a: Sequence[float], b: Sequence[float], tolerance: float = 1e-5) -> bool:
-    """Whether two fingerprints are of the same samples, up to the rounding of whoever made them."""
-    return len(a) == len(b) and all(
-        abs(x - y) <= tolerance * max(1.0, abs(x), abs(y)) for x, y in zip(a, b, strict=True)
-    )
-
-
 def split_per_class(
     taskset: TaskSet, counts: Mapping[str, int], *, seed: int, rest: str = "test"
 ) -> dict[str, TaskSet]:

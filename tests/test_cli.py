@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mtlbook import __version__, cli, datasets
-from mtlbook.ledger.results import Result, code_hashes
+from mtlbook.ledger.results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,8 +25,8 @@ CLAIM = {
 
 NOTEBOOK = """\
 from mtlbook.ledger.results import Result
-outcome = Result("tiny", {}, data={"name": "toy", "tier": "embedded", "stand_in_for": None})
-outcome.provenance["code"] = {}
+data = {"name": "toy", "tier": "embedded", "stand_in_for": None}
+outcome = Result("tiny", {"gain": gain}, data=data, numerics={"mrn": 1})
 for repeat in range(3):
     outcome.add(arm="a", metric="m", value=repeat, repeat=repeat)
     outcome.add(arm="b", metric="m", value=repeat + gain, repeat=repeat)
@@ -71,9 +71,10 @@ def project(tmp_path, monkeypatch):
 def save(path, gain, experiment="tiny"):
     result = Result(
         experiment,
-        {},
+        {"gain": 1.5},
         data={"name": "toy", "tier": "embedded", "stand_in_for": None, "sha256": "0"},
-        provenance={"code": code_hashes()},
+        numerics={"mrn": 1},
+        provenance={"profile": "laptop", "runs": [{"of": {"all": {}}}]},
     )
     for repeat in range(3):
         result.add(arm="a", metric="m", value=repeat, repeat=repeat)
@@ -114,7 +115,6 @@ def test_version(capsys):
         ["reproduce", "--profile", "desktop"],
         ["audit", "--format", "pdf"],
         ["audit", "--", "--jobs", "8"],
-        ["rerun"],
         ["record"],
     ],
 )
@@ -200,7 +200,7 @@ def test_audit_follows_the_committed_verdicts(project, capsys):
     assert cli.main(["audit", "--format", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["verdict"] == "direction", "the printed +1.0 lies outside [1.2, 1.2]"
-    assert row["code_current"] is True
+    assert row["stale"] == []
 
     save(project / "data/results/tiny.json", gain=-1.0)
     assert cli.main(["audit"]) == 1
@@ -243,22 +243,24 @@ def test_record_merges_runs(project, capsys):
     assert "tiny: 1 runs, 6 records -> data/results/tiny.json" in capsys.readouterr().out
     recorded = Result.load(project / "data/results/tiny.json")
     assert recorded.provenance["profile"] == "laptop"
+    assert recorded.provenance["runs"][0]["of"]["all"]["parameters"] == {"gain": 1.5}
     assert cli.main(["record", "--from", "runs/laptop", "--only", "huge"]) == 2
-    assert cli.main(["record", "--from", "runs/paper"]) == 2
 
 
-def test_confirm_notes_what_was_measured_again(project, capsys):
-    save(project / "data/results/tiny.json", gain=1.0)
+def test_record_refuses_strangers_and_places_outside(project, capsys):
     save(project / "runs/laptop/tiny/all.json", gain=1.0)
-    assert cli.main(["confirm", "--from", "runs/laptop"]) == 0
-    assert "tiny: 6 of 6 numbers measured again" in capsys.readouterr().out
-    committed = Result.load(project / "data/results/tiny.json")
-    assert committed.provenance["confirmations"][0]["runs"] == ["all"]
-    save(project / "runs/laptop/tiny/all.json", gain=1.1)
-    before = (project / "data/results/tiny.json").read_text()
-    assert cli.main(["confirm", "--from", "runs/laptop"]) == 1
-    assert "measured again" in capsys.readouterr().err
-    assert (project / "data/results/tiny.json").read_text() == before
+    save(project / "elsewhere/laptop/tiny/all.json", gain=1.0)
+    assert cli.main(["record", "--from", "elsewhere/laptop"]) == 2
+    assert "--from: expected a folder of" in capsys.readouterr().err
+    save(project / "runs/laptop/tiny/arm=b.json", gain=1.0)
+    assert cli.main(["record", "--from", "runs/laptop"]) == 2
+    assert "not listed: arm=b" in capsys.readouterr().err
+    (project / "runs/laptop/tiny/arm=b.json").unlink()
+    (project / "runs/laptop/tiny/all.json").unlink()
+    (project / "runs/laptop/tiny/all.json").symlink_to(project / "elsewhere/laptop/tiny/all.json")
+    assert cli.main(["record", "--from", "runs/laptop"]) == 2
+    assert "got a link to another" in capsys.readouterr().err
+    assert not list((project / "data/results").glob("*.json"))
 
 
 # reproduce, rerun
@@ -308,3 +310,16 @@ def test_reproduce_and_rerun_print_three_values_side_by_side(project):
     assert done.returncode == 0, done.stderr
     assert "1 runs of tiny" in done.stdout and "[1/1] tiny all" in done.stdout
     assert (project / "runs/laptop/tiny/all.json.stale").exists()
+
+
+def test_a_random_run_is_repeated_and_every_number_compared(project, capsys):
+    save(project / "data/results/tiny.json", gain=1.5)
+    assert cli.main(["rerun", "--random", "--seed", "3"]) == 0
+    assert "same     tiny all: 6 numbers, largest" in capsys.readouterr().out
+    save(project / "data/results/tiny.json", gain=1.2)
+    assert cli.main(["rerun", "--random"]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("differs  tiny all: 6 numbers")
+    assert "b m, repeat 0: committed 1.2, measured again 1.5" in told.err
+    assert cli.main(["rerun", "--random", "--only", "huge"]) == 2
+    assert cli.main(["rerun"]) == 2 and cli.main(["rerun", "toy.b-over-a", "--random"]) == 2

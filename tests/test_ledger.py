@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pydantic import TypeAdapter
 
 from mtlbook.ledger import audit as audits
-from mtlbook.ledger import claims, report, results, rules
-from mtlbook.ledger.results import Result, ResultError, merge
+from mtlbook.ledger import claims, provenance, report, rules
+from mtlbook.ledger.currency import same_data, stale
+from mtlbook.ledger.merging import compare_runs, merge, record
+from mtlbook.ledger.results import Result, ResultError
+from mtlbook.numerics import NUMERICS
+from mtlbook.tasks import Task, TaskSet
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = {"name": "d", "tier": "fetched", "stand_in_for": None, "sha256": "1"}
@@ -57,13 +62,12 @@ def test_a_result_survives_the_file(tmp_path):
 def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
     result = Result.begin("e", {}, REAL)
     path = result.save(tmp_path / "r.json")
-    provenance = result.provenance
-    assert provenance["code"] == results.code_hashes()
-    assert results.code_is_current(provenance)
-    assert {"torch", "numpy"} <= set(provenance["packages"])
-    assert provenance["device"] == "cpu"
-    assert provenance["wall_seconds"] >= 0
-    assert provenance["peak_memory_mb"] > 1
+    found = result.provenance
+    assert found["code"] == provenance.code_hashes()
+    assert {"torch", "numpy"} <= set(found["packages"])
+    assert found["device"] == "cpu"
+    assert found["wall_seconds"] >= 0
+    assert found["peak_memory_mb"] > 1
     text = path.read_text()
     assert str(tmp_path) not in text and str(Path.home()) not in text
     assert os.uname().nodename not in text
@@ -137,19 +141,15 @@ def test_source_without_what_cannot_change_a_number():
         '    def f(self):\n        "doc"\n        return "# no comment"  \n'
     )
     expected = 'import math\nclass A:\n    def f(self):\n        return "# no comment"'
-    assert results.essential_source(source) == expected
-    assert results.essential_source(source.replace("math", "os")) != expected
+    assert provenance.essential_source(source) == expected
+    assert provenance.essential_source(source.replace("math", "os")) != expected
 
 
 def test_code_hashes_are_of_the_imported_numerical_modules():
     importlib.import_module("mtlbook.norms")
-    found = results.code_hashes()
+    found = provenance.code_hashes()
     assert "norms.py" in found
     assert not any(name.startswith("ledger/") or "__init__" in name for name in found)
-    assert results.code_is_current({"code": found})
-    assert not results.code_is_current({"code": {**found, "norms.py": "other"}})
-    assert not results.code_is_current({"code": {"gone.py": "other"}})
-    assert not results.code_is_current({})
 
 
 def test_notebook_hash_ignores_prose_and_outputs(tmp_path):
@@ -161,7 +161,7 @@ def test_notebook_hash_ignores_prose_and_outputs(tmp_path):
             {"cell_type": "code", "source": code, "outputs": outputs},
         ]
         path.write_text(json.dumps({"cells": cells}))
-        return results.notebook_sha256(path)
+        return provenance.notebook_sha256(path)
 
     first = write(["x = 1\n", "y = 2"], "words", [])
     assert write("x = 1\ny = 2", "other words", ["output"]) == first
@@ -171,14 +171,16 @@ def test_notebook_hash_ignores_prose_and_outputs(tmp_path):
 # Merging
 
 
-def run_result(arm, repeat, code="c", sha256="1", gamma=0.1):
+def run_result(arm, repeat, sha256="1", gamma=0.1, study="mrn", version=1, uses=None, **data):
     result = Result(
         "e",
         {"arm": arm, "repeat": repeat, "steps": 5},
-        data=REAL | {"sha256": sha256},
+        data=REAL | {"sha256": sha256} | data,
         settings={"gamma": gamma, "lr": 0.05},
         curves={"loss": [1, 2]},
-        provenance={"code": {"norms.py": code}, "wall_seconds": repeat, "run": {"id": "x"}},
+        numerics={study: version},
+        uses=uses or {},
+        provenance={"code": {"norms.py": "c"}, "wall_seconds": repeat, "run": {"id": "x"}},
     )
     result.add(arm=arm, metric="m", value=repeat, repeat=repeat)
     return result
@@ -195,59 +197,191 @@ def test_merge_keeps_all_records_and_collapses_the_rest(tmp_path):
     assert merged.parameters == {"arm": ["a", "b"], "repeat": [0, 1], "steps": 5}
     assert merged.settings == {"gamma": {"a,0": 0.1, "a,1": 0.1, "b,0": 3}, "lr": 0.05}
     assert merged.curves["b,0"] == {"loss": [1, 2]}
+    assert merged.numerics == {"mrn": 1}
     (entry,) = merged.provenance["runs"]
-    assert entry["of"]["a,1"] == {"wall_seconds": 1}
+    parameters = {"arm": "a", "repeat": 1, "steps": 5}
+    assert entry["of"]["a,1"] == {"wall_seconds": 1, "parameters": parameters}
     assert entry["code"] == {"norms.py": "c"}
     assert Result.load(merged.save(tmp_path / "e.json")).records == merged.records
 
 
-def test_merge_refuses_mixtures_unless_allowed():
-    for other, what in (
-        (run_result("b", 0, code="d"), "norms.py"),
-        (run_result("b", 0, sha256="2"), "data"),
-    ):
-        runs = {"a": run_result("a", 0), "b": other}
-        with pytest.raises(ResultError, match=f"runs of e mix versions of {what};"):
-            merge(runs)
-        merged = merge(runs, allow_mixed=True)
-        assert merged.provenance["mixed"] == [what]
-        assert len(merged.records) == 2
-    # A run that needed one module more is no mixture.
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"sha256": "2"}, "data"),
+        ({"version": 2}, "numerics"),
+        ({"uses": {"t": "other"}}, "t"),
+        ({"fingerprint": [1.0, 3.0]}, "data"),
+    ],
+)
+def test_merge_refuses_mixtures_unless_allowed(other, what):
+    first = run_result("a", 0, uses={"t": "one"}, fingerprint=[1.0, 2.0])
+    runs = {"a": first, "b": run_result("b", 0, **{"uses": {"t": "one"}} | other)}
+    with pytest.raises(ResultError, match=f"runs of e mix versions of {what};"):
+        merge(runs)
+    merged = merge(runs, allow_mixed=True)
+    assert merged.provenance["mixed"] == [what]
+    assert len(merged.records) == 2
+
+
+def test_other_code_of_one_version_is_no_mixture():
     more = run_result("b", 0)
-    more.provenance["code"]["priors.py"] = "p"
+    more.provenance["code"] = {"norms.py": "edited", "priors.py": "p"}
     assert "mixed" not in merge({"a": run_result("a", 0), "b": more}).provenance
 
 
-def test_repeated_runs_confirm_a_result_for_other_code(monkeypatch):
-    committed = merge({f"a,{i}": run_result("a", i, code="old") for i in range(1, 4)})
-    fresh = merge({"a,2": run_result("a", 2, code="new")})
-    fresh.records[0]["value"] *= 1 + 1e-6
-    confirmed = results.confirm(committed, fresh)
-    (note,) = confirmed.provenance["confirmations"]
-    assert (note["runs"], note["records"]) == (["a,2"], 1)
-    assert note["largest_difference"] == pytest.approx(1e-6, rel=1e-3)
-    assert confirmed.records == committed.records and "confirmations" not in committed.provenance
-    assert len(results.confirm(confirmed, fresh).provenance["confirmations"]) == 1
-
-    now = {"norms.py": "new"}
-    monkeypatch.setattr(results, "_code_hash", now.get)
-    assert not audits._code_current(committed)
-    assert audits._code_current(confirmed)
-    now["norms.py"] = "newer"
-    assert not audits._code_current(confirmed)
+# Recording
 
 
-def test_what_differs_is_not_confirmed():
-    committed = merge({f"a,{i}": run_result("a", i, code="old") for i in range(1, 4)})
-    other = run_result("a", 2, code="new")
-    other.records[0]["value"] *= 1.001
-    for fresh, why in (
-        (other, "committed 2 for .*, measured again 2.002"),
-        (run_result("b", 2), r"no committed number for \('b', 2, 'm', None\)"),
-        (run_result("a", 2, sha256="2"), "expected runs of this experiment on the same data"),
+EXPECTED = {f"a,{i}": {"arm": "a", "repeat": i} for i in range(3)}
+
+
+def listed(**options):
+    return {f"a,{i}": run_result("a", i, **options) for i in range(3)}
+
+
+def recorded(runs, known=None, profile="laptop", **options):
+    return record(runs, EXPECTED, profile=profile, known=known or {}, **options)
+
+
+def test_exactly_the_listed_runs_are_recorded():
+    result = recorded(listed())
+    assert len(result.records) == 3 and result.provenance["profile"] == "laptop"
+    runs = listed()
+    del runs["a,1"]
+    with pytest.raises(ResultError, match=r"expected the 3 .* missing: a,1; not listed: none"):
+        recorded(runs)
+    with pytest.raises(ResultError, match="missing: none; not listed: b,0"):
+        recorded(listed() | {"b,0": run_result("b", 0)})
+    other = listed()
+    other["a,2"].parameters["repeat"] = 7
+    with pytest.raises(ResultError, match="run a,2: other parameters than listed: repeat"):
+        recorded(other)
+
+
+def test_runs_that_are_not_current_are_not_recorded():
+    with pytest.raises(ResultError, match="run a,0 is not current: measured"):
+        recorded(listed(version=99))
+    tuning = run_result("t", 0)
+    uses = {"t": tuning.content_sha256()}
+    recorded(listed(uses=uses), {"t": tuning})
+    with pytest.raises(ResultError, match="the tuning t that it used is not there"):
+        recorded(listed(uses=uses))
+    tuning.records[0]["value"] = 5.0
+    with pytest.raises(ResultError, match="the tuning t that it used has changed since"):
+        recorded(listed(uses=uses), {"t": tuning})
+
+
+def test_a_committed_result_is_not_lost_unless_forced():
+    before = recorded(listed())
+    before.records.append({"arm": "b", "repeat": 0, "metric": "m", "value": 1.0})
+    with pytest.raises(ResultError, match=r"has 4 records, .* 3; replace it with --force"):
+        recorded(listed(), {"e": before})
+    del before.records[3:]
+    assert recorded(listed(), {"e": before}).records == before.records
+    with pytest.raises(ResultError, match="is of profile laptop, the runs are of paper"):
+        recorded(listed(), {"e": before}, "paper")
+    assert recorded(listed(), {"e": before}, "paper", force=True).provenance["profile"] == "paper"
+
+
+def test_an_edited_file_is_refused(tmp_path):
+    path = run_result("a", 1).save(tmp_path / "r.json")
+    text = path.read_text()
+    assert Result.load(path).values("a", "m") == {1: 1.0}
+    for old, new in (
+        ('"value": 1.0', '"value": 2.0'),
+        ('"steps": 5', '"steps": 6'),
+        ('"mrn": 1', '"mrn": 2'),
+        ('"sha256": "1"', '"sha256": "2"'),
     ):
-        with pytest.raises(ResultError, match=why):
-            results.confirm(committed, merge({"x": fresh}))
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ResultError, match=r"r\.json: the content is not what was written"):
+            Result.load(path)
+    path.write_text(text.replace("1.0}", "NaN}"))
+    with pytest.raises(ResultError, match="expected finite numbers, got NaN"):
+        Result.load(path)
+
+
+def test_what_a_number_has_to_be():
+    result = Result("e", {})
+    for value in (True, "3", None):
+        with pytest.raises(ValueError, match="value of a m in repeat 0: expected a number, got"):
+            result.add(arm="a", metric="m", value=value)
+        with pytest.raises(ValueError, match=r"per_task\[0\].*expected a number, got"):
+            result.add(arm="a", metric="m", value=1, per_task=[value])
+
+
+# Currency
+
+
+def test_a_result_is_current_by_its_version_and_its_tunings():
+    tuning, version = run_result("t", 0), NUMERICS["mrn"]
+    result = run_result("a", 0, version=version, uses={"t": tuning.content_sha256()})
+    assert stale(result, {"t": tuning}) == []
+    tuning.settings["lr"] = 0.06
+    assert stale(result, {"t": tuning}) == ["the tuning t that it used has changed since"]
+    tuning.settings["lr"] = 0.05
+    tuning.provenance["wall_seconds"] = 7
+    assert stale(result, {"t": tuning}) == []
+    result.numerics = {"mrn": version + 1}
+    (reason,) = stale(result, {"t": tuning})
+    assert reason == f"measured under version {version + 1} of mrn, the code's is {version}"
+    result.numerics = {}
+    assert stale(result, {"t": tuning}) == ["it carries no numerics version"]
+
+
+def test_one_stale_tuning_makes_the_rows_of_its_table_stale(tmp_path):
+    write_claims(tmp_path, claim_of())
+    table = result_of(WINS)
+    tuning = run_result("t", 0)
+    table.numerics, table.uses = {"mrn": NUMERICS["mrn"]}, {"t": tuning.content_sha256()}
+    (row,) = audits.audit(tmp_path, {"e": table, "t": tuning})
+    assert row["stale"] == []
+    tuning.records[0]["value"] = 9.0
+    (row,) = audits.audit(tmp_path, {"e": table, "t": tuning})
+    assert row["stale"] == ["the tuning t that it used has changed since"]
+
+
+def test_begin_stamps_version_tunings_and_fingerprint(monkeypatch):
+    tuning = run_result("t", 0)
+    x = torch.arange(6.0).reshape(3, 2)
+    tasks = TaskSet("s", [Task("a", x, x, loss="mse")])
+    result = Result.begin("e", {"lr": 1}, tasks, study="mrn", uses={"t": tuning})
+    assert result.numerics == {"mrn": NUMERICS["mrn"], "datasets": NUMERICS["datasets"]}
+    assert result.uses == {"t": tuning.content_sha256()}
+    assert result.data["fingerprint"] == tasks.fingerprint()
+    with pytest.raises(ValueError, match="study: expected one of .* got 'mnr'"):
+        Result.begin("e", {}, study="mnr")
+    monkeypatch.setenv("MTLBOOK_PARAMETERS", json.dumps(["lr", "steps"]))
+    with pytest.raises(ValueError, match=r"parameters: .* got none named \['steps'\]"):
+        Result.begin("e", {"lr": 1})
+    Result.begin("e", {"lr": 1, "steps": 3, "more": 0})
+
+
+def test_data_are_the_same_by_hash_and_fingerprint():
+    one = {"sha256": "1", "fingerprint": [1.0, 200.0]}
+    assert same_data(one, {"sha256": "1", "fingerprint": [1.000001, 200.0001]})
+    assert same_data(one, {"sha256": "1"})
+    assert not same_data(one, {"sha256": "1", "fingerprint": [1.001, 200.0]})
+    assert not same_data(one, {"sha256": "2", "fingerprint": [1.0, 200.0]})
+
+
+# A run made again
+
+
+def test_a_repeated_run_is_compared_number_by_number():
+    committed = merge({f"a,{i}": run_result("a", i) for i in range(1, 4)})
+    fresh = run_result("a", 2)
+    assert compare_runs(committed, fresh) == ([], 0.0)
+    fresh.records[0]["value"] *= 1.001
+    differences, largest = compare_runs(committed, fresh)
+    assert differences == [] and largest == pytest.approx(0.001, rel=0.01)
+    (line,) = compare_runs(committed, fresh, tolerance=1e-4)[0]
+    assert line == "a m, repeat 2: committed 2, measured again 2.002"
+    (line,) = compare_runs(committed, run_result("b", 2))[0]
+    assert line == "b m, repeat 2: not in the committed result"
+    assert compare_runs(committed, Result("e", {}))[0] == ["no number was measured again"]
 
 
 def test_merge_refuses_doubles_and_strangers():
@@ -521,19 +655,19 @@ def audit_one(tmp_path, measured, **changes):
 def test_a_row_has_the_agreed_keys(tmp_path):
     row = audit_one(tmp_path, [result_of(WINS)], printed="+2.0", unit="points")
     keys = "claim paper printed ours low high n rule verdict why tier experiment where statement "
-    keys += "known stand_in result_file code_current"
+    keys += "known stand_in result_file stale"
     assert set(keys.split()) <= set(row)
     assert (row["verdict"], row["tier"], row["stand_in"]) == ("reproduced", "fetched", None)
     assert (row["ours"], row["n"], row["experiment"]) == (pytest.approx(7 / 3), 3, "e")
     assert row["result_file"] == "e.json"
-    assert row["code_current"] is False
+    assert row["stale"] == ["it carries no numerics version"]
     json.loads(report.to_json([row]))
 
 
 def test_without_results_nothing_was_attempted(tmp_path):
     row = audit_one(tmp_path, [])
     assert (row["verdict"], row["tier"], row["experiment"]) == ("not attempted", "none", "e")
-    assert row["ours"] is None and row["code_current"] is None
+    assert row["ours"] is None and row["stale"] is None
 
 
 def test_a_stand_in_shows_a_direction_at_most(tmp_path):

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from mtlbook import datasets, workflow
-from mtlbook.ledger import results
+from mtlbook.ledger import currency
+from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
 
 PACKAGE = Path(workflow.__file__).resolve().parents[1]
@@ -27,6 +28,7 @@ seconds = 0.0
 flag = False
 layers = ("conv1",)
 limit = None
+tuned_by = ""
 data = "toy"
 result = ""
 """
@@ -34,7 +36,7 @@ result = ""
 BODY = """\
 import time
 from pathlib import Path
-from mtlbook.ledger.results import Result, code_hashes
+from mtlbook.ledger.results import Result
 
 Path("counts").mkdir(exist_ok=True)
 with open(f"counts/{arm}{repeat}", "a") as stream:
@@ -47,10 +49,10 @@ if arm == "bad":
 if result and arm != "silent":
     Result(
         experiment="tiny" if arm != "foreign" else "other",
-        parameters={"arm": arm},
+        parameters={"arm": arm, "repeat": repeat, "seconds": seconds, "data": data},
         records=[{"arm": arm, "repeat": repeat, "metric": "m", "value": float(repeat)}],
         data={"name": data, "tier": "embedded", "stand_in_for": None, "sha256": "0"},
-        provenance={"code": code_hashes()},
+        numerics={"mrn": 1},
     ).save(result)
 """
 
@@ -100,6 +102,14 @@ class Project:
         tiny = {"paper": "toy", "title": "Tiny", "notebook": "tiny.ipynb", **entries}
         tiny["profiles"] = {"smoke": profile}
         self.file.write_text(yaml.safe_dump({"experiments": {"tiny": tiny}}), encoding="utf-8")
+
+    def tuned_by(self, named):
+        """Two experiments; the second takes its choices from ``named``."""
+        self.profile({"tuned_by": named})
+        content = yaml.safe_load(self.file.read_text(encoding="utf-8"))
+        other = content["experiments"]["tiny"] | {"profiles": {"smoke": {}}}
+        content["experiments"] = {"tuning": other} | content["experiments"]
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     def expand(self, only=None):
         return workflow.expand(self.file, "smoke", only)
@@ -200,9 +210,14 @@ def test_where_reaches_snakemake(project):
 def test_data_is_passed_and_a_missing_set_is_a_reason_to_skip(project, monkeypatch):
     monkeypatch.setattr(datasets, "names", lambda: ["here", "gone"])
     monkeypatch.setattr(datasets, "available", lambda name: name == "here")
+    monkeypatch.setattr(datasets, "identity", lambda name: f"hash of {name}")
     project.profile(data="here")
     (run,) = project.expand()
     assert run.parameters == {"data": "here"} and run.skip is None
+    assert run.data == {"here": "hash of here"}
+    project.profile(data=["here", "gone"])
+    assert "set gone is not here" in project.expand()[0].skip
+    assert project.expand()[0].parameters == {"data": "here"}
     project.profile(data="gone")
     assert "mtlbook data fetch gone" in project.expand()[0].skip
     project.profile(data="typo")
@@ -316,18 +331,21 @@ def test_a_failing_run_leaves_its_log_and_no_result(project, arm, message):
 # Stale results
 
 
-def test_changed_parameters_or_code_make_a_result_stale_and_prose_does_not(project, monkeypatch):
+def test_what_makes_a_result_stale_and_what_does_not(project, monkeypatch):
     (run, _) = project.expand()
     run.folder.mkdir(parents=True)
-    hashes = {"notebook_sha256": workflow.notebook_sha256(run.notebook)}
+    now = {
+        "parameters": run.parameters,
+        "data": {},
+        "notebook_sha256": notebook_sha256(run.notebook),
+    }
 
-    def save(**changed):
-        of_run = {"parameters": run.parameters, **hashes, **changed}
-        provenance = {"code": {"norms.py": results._code_hash("norms.py")}, "run": of_run}
-        Result("tiny", {}, provenance=provenance).save(run.result)
+    def save(numerics=1, **changed):
+        provenance = {"code": {"norms.py": "of another day"}, "run": now | changed}
+        Result("tiny", {}, numerics={"mrn": numerics}, provenance=provenance).save(run.result)
 
     save()
-    assert workflow.is_current(run)
+    assert workflow.is_current(run)  # edited code of the same version changes nothing
     notebook = json.loads(run.notebook.read_text())
     prose = {"cell_type": "markdown", "id": "x", "metadata": {}, "source": "words"}
     notebook["cells"].append(prose)
@@ -335,15 +353,51 @@ def test_changed_parameters_or_code_make_a_result_stale_and_prose_does_not(proje
     assert workflow.is_current(run)
     save(parameters={"arm": "a", "seconds": 9})
     assert not workflow.is_current(run)
+    save(data={"toy": "another hash"})
+    assert not workflow.is_current(run)
+    save(numerics=99)
+    assert not workflow.is_current(run)
     save()
     write_notebook(run.notebook, body=BODY + "x = 1\n")
     assert not workflow.is_current(run)
     write_notebook(run.notebook)
-    monkeypatch.setattr(results, "_code_hash", lambda name: "another")
+    monkeypatch.setitem(currency.NUMERICS, "mrn", 2)
     assert not workflow.is_current(run)
     assert workflow.set_stale_aside([run]) == [run]
     assert not run.result.exists()
     assert (run.folder / "arm=a.json.stale").exists()
+
+
+def test_a_tuning_that_has_changed_makes_a_run_stale(project):
+    tuning = Result("tuning", {}, settings={"chosen": {"a": 1.0}})
+    committed = project.root / "data" / "results" / "tuning.json"
+    own = project.root / "runs" / "smoke" / "tuning.json"
+    tuning.save(committed)
+    project.tuned_by("tuning")
+    (run,) = project.expand(["tiny"])
+    assert run.uses == ("tuning",)
+    run.folder.mkdir(parents=True)
+    of_run = {
+        "parameters": run.parameters,
+        "data": {},
+        "notebook_sha256": notebook_sha256(run.notebook),
+    }
+    uses = {"tuning": tuning.content_sha256()}
+    Result("tiny", {}, numerics={"mrn": 1}, uses=uses, provenance={"run": of_run}).save(run.result)
+    assert workflow.is_current(run)
+    Result("tuning", {}, settings={"chosen": {"a": 2.0}}).save(own)  # comes before the committed
+    assert not workflow.is_current(run)
+    own.unlink()
+    assert workflow.is_current(run)
+    committed.unlink()
+    assert not workflow.is_current(run)
+
+
+def test_a_tuning_has_to_be_another_experiment(project):
+    for named in ("tiny", "nobody"):
+        project.tuned_by(named)
+        with pytest.raises(workflow.WorkflowError, match=f"tuned_by: .* got .'{named}'"):
+            project.expand(["tiny"])
 
 
 def test_an_unreadable_result_is_set_aside(project):

@@ -7,7 +7,7 @@ files stay in the provenance for information.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtlbook.ledger.results import Result
@@ -38,9 +38,14 @@ def stale(result: Result, known: Mapping[str, Result]) -> list[str]:
 
 def same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether two results describe the same data: one hash, and fingerprints that agree."""
-    from mtlbook.tasks import fingerprints_agree
-
     if a.get("sha256") != b.get("sha256"):
         return False
     prints = a.get("fingerprint"), b.get("fingerprint")
     return None in prints or fingerprints_agree(*prints)
+
+
+def fingerprints_agree(a: Sequence[float], b: Sequence[float], tolerance: float = 1e-5) -> bool:
+    """Whether two fingerprints are of the same samples, up to the rounding of whoever made them."""
+    return len(a) == len(b) and all(
+        abs(x - y) <= tolerance * max(1.0, abs(x), abs(y)) for x, y in zip(a, b, strict=True)
+    )

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mtlbook import datasets
 from mtlbook.ledger import repository
 
 PROFILES = ("smoke", "laptop", "paper")
@@ -199,7 +198,7 @@ def _runs(
         raise WorkflowError(f"{name}: notebook {experiment.notebook} has no parameter 'result'")
     given = {"data": experiment.sets[0]} if experiment.sets and "data" in defaults else {}
     missing = [why for data in experiment.sets if (why := _missing_data(name, data))]
-    data = {} if missing else {name: datasets.identity(name) for name in experiment.sets}
+    data = {} if missing else {each: _identity(each) for each in experiment.sets}
     taken: set[str] = set()
     for values in itertools.product(*chosen.each.values()):
         varied = dict(zip(chosen.each, values, strict=True))
@@ -261,6 +260,8 @@ def _check_parameter(experiment: str, name: str, value: Any, defaults: Mapping[s
 @functools.cache
 def _missing_data(experiment: str, name: str) -> str | None:
     """Why a data set cannot be loaded now, or None."""
+    from mtlbook import datasets
+
     if name not in datasets.names():
         raise WorkflowError(
             f"{experiment}: unknown data set {name!r}; known: {', '.join(datasets.names())}"
@@ -268,3 +269,9 @@ def _missing_data(experiment: str, name: str) -> str | None:
     if datasets.available(name):
         return None
     return f"data set {name} is not here; get it with: mtlbook data fetch {name}"
+
+
+def _identity(name: str) -> str:
+    from mtlbook import datasets
+
+    return datasets.identity(name)
