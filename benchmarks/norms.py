@@ -16,7 +16,7 @@ import torch
 from clock import interleaved, show
 
 from mtlbook import datasets
-from mtlbook.experiments.tnrdmtl import Protocol, parts_of, train_arm
+from mtlbook.experiments.tnrdmtl import TABLE1
 from mtlbook.norms import tensor_trace_norms, trace_norm
 from mtlbook.tensors import unfold
 
@@ -68,10 +68,10 @@ def single_precision_gram(x: torch.Tensor) -> torch.Tensor:
 
 def accuracy(steps: int, strengths: Sequence[float]) -> None:
     name = "omniglot_28" if datasets.available("omniglot_28") else "glyphs"
-    protocol = Protocol(steps=steps)
-    parts = parts_of(datasets.load(name), 0, protocol)
+    study = TABLE1.at(steps=steps)
+    parts = study.split(datasets.load(name), 0, study.protocol)
     for gamma in strengths:
-        method, *_ = train_arm("laf-tuned", parts, 0, protocol, strength=gamma, device="cpu")
+        method = study.train("laf-tuned", parts, 0, gamma, device="cpu").method
         print(
             f"\nlargest error of the sub-gradient: {steps} steps of LAF on {name}, gamma {gamma:g}"
         )

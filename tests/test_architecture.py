@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mtlbook"
 
 # From the ground up.
 FLOORS = [
+    "numerics",
     "tensors",
     "norms",
     "priors",
@@ -24,6 +25,7 @@ FLOORS = [
     "methods",
     "training",
     "ledger",
+    "study",
     "experiments",
     "plots",
     "workflow",

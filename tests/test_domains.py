@@ -10,11 +10,14 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 pytest.importorskip("yaml")
 
+import yaml
+
 from mtlbook import datasets
 from mtlbook.datasets import domains as data
-from mtlbook.experiments import domains as experiment
-from mtlbook.experiments import tnrdmtl
-from mtlbook.ledger.results import Result, merge
+from mtlbook.experiments import domains
+from mtlbook.ledger.repository import committed
+from mtlbook.ledger.results import Result
+from mtlbook.study import choices
 
 pytestmark = pytest.mark.disable_socket
 
@@ -94,7 +97,7 @@ def test_unknown_domain():
 
 # ---------------------------------------------------------------- experiment
 
-TINY = replace(experiment.PROTOCOL, train=1, validation=1, steps=2, batch_size=4)
+STUDY = domains.STUDY.at(train=1, validation=1, steps=2, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -104,88 +107,47 @@ def few(tasks):
     return tasks.select(rows)
 
 
-@pytest.fixture(scope="module")
-def result(few):
+def test_every_arm_has_the_same_budget():
+    assert {len(grid) for grid in STUDY.grids().values()} == {5}
+    assert set(STUDY.grids()) == set(STUDY.arms)
+    steps = {name for name, arm in STUDY.arms.items() if arm.number == "lr"}
+    assert steps == {"stl", "pooled", "hard-sharing"}
+
+
+def test_every_arm_is_tested_in_every_repeat(few):
     result = Result.begin("tnrdmtl-domains", {}, few)
-    experiment.compare(result, few, repeats=range(2), protocol=TINY)
-    return result
-
-
-def test_every_arm_has_the_same_budget(result):
-    assert {len(values) for values in experiment.GRIDS.values()} == {5}
-    trials = [f"{arm}@{v:g}" for arm, values in experiment.GRIDS.items() for v in values]
-    assert list(result.settings["validation"]) == trials
-    for arm, value in result.settings["chosen"].items():
-        accuracies = [result.settings["validation"][f"{arm}@{v:g}"] for v in experiment.GRIDS[arm]]
-        assert result.settings["validation"][f"{arm}@{value:g}"] == max(accuracies)
-
-
-def test_every_arm_is_tested_in_every_repeat(result):
-    for arm in experiment.ARMS:
+    weakest = {arm: grid[0] for arm, grid in STUDY.grids().items()}
+    STUDY.compare(result, few, arms=STUDY.arms, repeats=range(2), values=weakest)
+    for arm in STUDY.arms:
         assert list(result.values(arm, "accuracy_percent")) == [0, 1]
     separate = {r["arm"] for r in result.records if r["metric"] == "alignment/fc1"}
-    assert separate == set(experiment.ARMS) - {"pooled", "hard-sharing"}
-    assert all(0 < x for x in result.values("laf-tuned", "length/conv1").values())
-
-
-def test_an_arm_alone_gives_what_it_gives_among_all(few, result):
-    for arm in ("pooled", "laf-tuned"):
-        alone = Result.begin("tnrdmtl-domains", {}, few)
-        experiment.compare(alone, few, arms=[arm], repeats=[1], protocol=TINY)
-        for metric in ("accuracy_percent", "test_cross_entropy"):
-            assert alone.values(arm, metric)[1] == result.values(arm, metric)[1]
-        assert {r["arm"] for r in alone.records} == {arm}
-
-
-def test_only_the_tuning_split_is_tuned_on(few, monkeypatch):
-    seen = []
-
-    def train(arm, parts, repeat, protocol, *, strength, device="auto"):
-        seen.append((strength, repeat))
-        if repeat == tnrdmtl.TUNING_REPEAT:
-            raise FloatingPointError
-        return original(arm, parts, repeat, protocol, strength=strength, device=device)
-
-    original = experiment.train
-    monkeypatch.setattr(experiment, "train", train)
-    result = Result.begin("tnrdmtl-domains", {}, few)
-    experiment.compare(result, few, arms=["tt-tuned"], repeats=[3], protocol=TINY)
-    grid = experiment.GRIDS["tt-tuned"]
-    assert seen == [(value, tnrdmtl.TUNING_REPEAT) for value in grid] + [(min(grid), 3)]
-    assert set(result.settings["validation"].values()) == {0.0}  # diverged
-    assert result.settings["chosen"] == {"tt-tuned": min(grid)}  # of a tie
-
-
-def test_strengths_that_are_given_are_not_tuned(few, result):
-    given = Result.begin("tnrdmtl-domains", {}, few)
-    strengths = experiment.chosen(result)
-    assert experiment.chosen(merge({"a": result})) == strengths
-    experiment.compare(given, few, arms=["stl"], repeats=[1], protocol=TINY, strengths=strengths)
-    assert given.settings == {"chosen": {"stl": strengths["stl"]}}
-    metric = "test_cross_entropy"
-    assert given.values("stl", metric)[1] == result.values("stl", metric)[1]
+    assert separate == set(STUDY.arms) - {"pooled", "hard-sharing"}
 
 
 def test_pooled_is_one_network(few):
-    parts = tnrdmtl.parts_of(few, 0, TINY)
-    method, _, lengths = experiment.train("pooled", parts, 0, TINY, strength=0.01)
-    assert {p.shape[0] for p in method.parameters()} == {1} and lengths == {}
+    parts = STUDY.split(few, 0, STUDY.protocol)
+    method = STUDY.train("pooled", parts, 0, 0.01).method
+    assert {p.shape[0] for p in method.parameters()} == {1}
     image = few[0].inputs[:1]
     first, second, *_ = method([image] * 4)
     torch.testing.assert_close(first, second)
 
 
-@pytest.mark.parametrize(
-    "arms, outputs, message",
-    [
-        (["cluster"], 10, r"arms: expected some of .*, got \['cluster'\]"),
-        (["stl"], 9, r"tasks: expected the same classes in all, got \[10, 10, 10, 9\]"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(few, arms, outputs, message):
-    unequal = few.select([torch.arange(len(t)) for t in few])
-    last = replace(unequal[3], classes=outputs)
-    unequal = replace(unequal, tasks=(*unequal.tasks[:3], last))
-    result = Result.begin("tnrdmtl-domains", {}, unequal)
-    with pytest.raises(ValueError, match=message):
-        experiment.compare(result, unequal, arms=arms, repeats=[0], protocol=TINY)
+def test_tasks_with_other_classes_are_refused(few):
+    unequal = replace(few, tasks=(*few.tasks[:3], replace(few[3], classes=11)))
+    with pytest.raises(ValueError, match=r"the same classes in all, got \[10, 10, 10, 11\]"):
+        STUDY.split(unequal, 0, STUDY.protocol)
+
+
+def test_the_table_takes_its_numbers_from_the_tuning(root):
+    """What the table was measured at is what was chosen, and no result depends on itself."""
+    entries = yaml.safe_load((root / "notebooks/experiments.yaml").read_text())["experiments"]
+    for name in ("laptop", "paper"):
+        parameters = entries["tnrdmtl-domains"]["profiles"][name]["parameters"]
+        assert parameters["tuned_by"] == ["tnrdmtl-domains-tuning"]
+    table, tuning = (committed(f"tnrdmtl-domains{end}") for end in ("", "-tuning"))
+    assert choices(table) == choices(tuning)
+    validation = {record["arm"]: record["value"] for record in tuning.records}
+    for arm, grid in domains.STUDY.grids().items():
+        scores = {value: validation[f"{arm}@{value:g}"] for value in grid}
+        assert choices(tuning)[arm] == max(scores, key=scores.get)

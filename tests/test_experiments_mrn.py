@@ -1,22 +1,26 @@
-"""The experiments of MRN on tiny task sets: splits, arms, choices, and what claims read."""
+"""The experiments of MRN on tiny task sets: splits, arms, and what claims read."""
 
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
-from mtlbook.experiments import mrn
-from mtlbook.experiments.mrn import ARMS, GRIDS, GROUPS, PLANT_ARMS, PLANTS, Plant, Protocol
+from mtlbook import study as engine
+from mtlbook.experiments import mrn, planted
+from mtlbook.experiments.mrn import ARMS, GROUPS, START, Protocol
+from mtlbook.experiments.planted import PLANT_ARMS, PLANTS, Plant
 from mtlbook.ledger.claims import load
 from mtlbook.ledger.results import Result
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation, HardSharing, Pooled
 from mtlbook.relations import Relation
+from mtlbook.study import choices
 from mtlbook.tasks import Task, TaskSet
-from mtlbook.training import fit
 
 FAST = Protocol(percent=20, hidden=6, steps=3, batch_size=4, update_every=2)
+STUDY = replace(mrn.TABLE1, protocol=FAST, suffix="/20")
 NAMES = ("amazon", "caltech10", "dslr", "webcam")
 
 
@@ -43,16 +47,19 @@ def result():
     return Result.begin("tiny", {})
 
 
-@pytest.fixture
-def one_value(monkeypatch):
-    """Grids of a single value: for tests of what follows the choice."""
-    for arm in GRIDS:
-        monkeypatch.setitem(GRIDS, arm, GRIDS[arm][2:3])
+def middle(arms):
+    """One value for each arm: for tests of what follows the choice."""
+    return {arm: ARMS.get(arm, ARMS["mrn"]).grid[2] for arm in arms}
 
 
 def numbers(part):
     """Which samples a part holds."""
     return [task.inputs[:, -1].int().tolist() for task in part]
+
+
+@pytest.fixture
+def parts(tasks):
+    return STUDY.split(tasks, 0, FAST)
 
 
 # Splits
@@ -67,14 +74,6 @@ def test_parts_hold_the_percentage_of_each_task(tasks, percent):
         assert counts["validation"] == round(0.2 * len(task))
         assert sum(counts.values()) == len(task)
         assert len({n for part in parts.values() for n in numbers(part)[t]}) == len(task)
-
-
-def test_validation_is_the_same_in_every_repeat_and_never_tested(tasks):
-    first, second, tuning = (mrn.parts_of(tasks, r, FAST) for r in (0, 1, mrn.TUNING_REPEATS[0]))
-    assert numbers(first["validation"]) == numbers(second["validation"])
-    assert numbers(first["validation"]) == numbers(tuning["validation"])
-    assert numbers(first["train"]) != numbers(second["train"]) != numbers(tuning["train"])
-    assert not set(mrn.TUNING_REPEATS) & set(range(1000))
 
 
 def test_published_lists_lose_what_numbers_were_chosen_with(tasks):
@@ -116,13 +115,11 @@ def test_inputs_are_standardised_by_training_inputs_alone(tasks):
 # Arms
 
 
-def test_every_arm_has_five_values_and_the_groups_hold_every_arm_once():
-    for grid in GRIDS.values():
-        assert len(grid) == 5 and list(grid) == sorted(set(grid)) and grid[0] > 0
-    assert set(GRIDS) == {*ARMS, "known"} == {*ARMS, *PLANT_ARMS}
+def test_the_groups_hold_every_arm_once():
     together = [arm for name in ("full", "partial", "baselines") for arm in GROUPS[name]]
     assert sorted(together) == sorted(ARMS)
-    assert set(GROUPS["few"]) < set(ARMS)
+    assert set(GROUPS["few"]) < set(ARMS) and set(mrn.CONTROLS) < set(ARMS)
+    assert set(PLANT_ARMS) <= {*ARMS, "known"}
 
 
 EXPECTED = {
@@ -140,9 +137,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("arm", EXPECTED)
-def test_an_arm_is_its_method(arm, tasks):
-    train = mrn.standardise(mrn.parts_of(tasks, 0, FAST))["train"]
-    method = mrn.build(arm, train, 0, FAST, 0.3)
+def test_an_arm_is_its_method(arm, parts):
+    method = ARMS[arm].build(STUDY.trial(arm, parts["train"], 0, 0.3))
     kind, attributes = EXPECTED[arm]
     assert type(method) is kind
     for name, value in attributes.items():
@@ -156,8 +152,8 @@ def test_an_arm_is_its_method(arm, tasks):
         assert float(covariance[0, 1] / covariance[0, 0]) == pytest.approx(FAST.rho)
 
 
-def test_tasks_start_alike_and_arms_start_alike(tasks):
-    train = mrn.standardise(mrn.parts_of(tasks, 0, FAST))["train"]
+def test_tasks_start_alike_and_arms_start_alike(parts):
+    train = parts["train"]
     own, one = mrn.build_network(train, 0, 6), mrn.build_network(train, 0, 6, shared=True)
     fc7 = own.task_layers["fc7"].weight
     assert torch.equal(fc7, fc7[:1].expand_as(fc7)) and float(fc7.detach().std()) > 0.3
@@ -167,99 +163,63 @@ def test_tasks_start_alike_and_arms_start_alike(tasks):
     assert list(mrn.build_network(train, 0, 0).task_layers) == ["fc8"]
 
 
-def test_weights_decay_and_biases_do_not(tasks):
-    train = mrn.standardise(mrn.parts_of(tasks, 0, FAST))["train"]
-    network = mrn.build_network(train, 0, 6)
-    made = mrn.optimiser(network.parameters(), protocol=FAST, decay=0.5)
+def test_weights_decay_and_biases_do_not(parts):
+    network = mrn.build_network(parts["train"], 0, 6)
+    made = mrn.optimiser(network.parameters(), lr=0.02, momentum=0.9, decay=0.5)
     decays = {p.ndim: g["weight_decay"] for g in made.param_groups for p in g["params"]}
     assert decays == {3: 0.5, 2: 0.0}
-    assert made.defaults["lr"] == FAST.lr and made.defaults["momentum"] == FAST.momentum
+    assert made.defaults["lr"] == 0.02 and made.defaults["momentum"] == 0.9
 
 
-def test_a_fixed_relation_of_none_is_weight_decay(tasks):
+@pytest.mark.parametrize("arm", ARMS)
+def test_weights_decay_where_decay_is_the_number_and_nowhere_else(arm, parts):
+    start = STUDY.train("stl-start", parts, 0).method if ARMS[arm].start else None
+    trial = STUDY.trial(arm, parts["train"], 0, 0.3, start)
+    decay = mrn.training(trial)["optimizer"].keywords["decay"]
+    assert decay == (0.3 if arm in ("stl", "pooled", "hard-sharing") else 0.0)
+
+
+def test_a_fixed_relation_of_none_is_weight_decay(parts):
     """With identities for covariances the prior is the decay of other arms: one grid for all."""
-    parts = mrn.standardise(mrn.parts_of(tasks, 0, FAST))
-    stl = mrn.train_arm("stl", parts, 0, FAST, strength=0.3, device="cpu")
-    fixed = mrn.train_arm("fixed", parts, 0, replace(FAST, rho=0.0), strength=0.3, device="cpu")
-    assert stl.scores == fixed.scores
-    other = mrn.train_arm("fixed", parts, 0, FAST, strength=0.3, device="cpu")
-    assert other.relation.off_diagonal().tolist() == pytest.approx([FAST.rho] * 6)
+    run = {
+        (arm, rho): STUDY.at(rho=rho).train(arm, parts, 0, 0.3, device="cpu").method
+        for arm, rho in (("stl", 0.9), ("fixed", 0.0), ("fixed", 0.9))
+    }
+    stl, alone, fixed = run.values()
+    for name, layer in stl.network.task_layers.items():
+        torch.testing.assert_close(layer.weight, alone.network.task_layers[name].weight)
+    assert fixed.relation().off_diagonal().tolist() == pytest.approx([FAST.rho] * 6)
 
 
-def test_dmtl_tf_starts_at_trained_tasks(tasks, monkeypatch):
+def test_dmtl_tf_starts_at_trained_tasks(parts, monkeypatch):
     trained = []
 
     def watched(method, *args, **options):
         trained.append((type(method), options["optimizer"].keywords["decay"]))
         return fit(method, *args, **options)
 
-    monkeypatch.setattr(mrn, "fit", watched)
-    parts = mrn.standardise(mrn.parts_of(tasks, 0, FAST))
-    mrn.train_arm("dmtl-tf", parts, 0, FAST, strength=0.3, device="cpu")
-    assert trained == [(STL, FAST.start), (DMTLTF, 0.0)]
+    fit = engine.fit
+    monkeypatch.setattr(engine, "fit", watched)
+    STUDY.train("dmtl-tf", parts, 0, 0.3, device="cpu")
+    assert trained == [(STL, START["stl-start"].value), (DMTLTF, 0.0)]
 
 
-def test_an_unknown_arm_is_named(tasks, result):
-    with pytest.raises(ValueError, match=r"arms: expected some of .*'mrn'.*got \['laf'\]"):
-        mrn.compare(result, tasks, arms=["laf"], repeats=[0], protocol=FAST)
+def test_tasks_of_unlike_classes_are_refused(tasks, result):
     other = replace(tasks, tasks=(*tasks.tasks[1:], replace(tasks[0], classes=4)))
     with pytest.raises(ValueError, match="tasks: expected the same classes"):
-        mrn.compare(result, other, arms=["stl"], repeats=[0], protocol=FAST)
-
-
-# Choice
-
-
-def test_the_choice_sees_no_test_part_and_takes_the_smaller_of_a_tie(tasks, monkeypatch):
-    seen = []
-
-    def pretend(arm, parts, repeat, protocol, *, strength, **options):
-        seen.append((repeat, set(parts)))
-        if strength == GRIDS[arm][4]:
-            raise FloatingPointError("diverged")
-        best = strength in GRIDS[arm][1:3]
-        return mrn.Outcome({"validation": [50.0 + 10 * best]})
-
-    monkeypatch.setattr(mrn, "train_arm", pretend)
-    splits = {r: mrn.parts_of(tasks, r, FAST) for r in mrn.TUNING_REPEATS}
-    best, tried = mrn.tune(splits, arms=["stl", "mrn"], protocol=FAST)
-    assert best == {"stl": GRIDS["stl"][1], "mrn": GRIDS["mrn"][1]}
-    assert len(tried) == 10 and tried["mrn@1"] == 0.0 and tried["mrn@0.03"] == 60.0
-    assert {part for _, parts in seen for part in parts} == {"train", "validation"}
-    assert {repeat for repeat, _ in seen} == set(mrn.TUNING_REPEATS)
-
-
-def test_a_regression_is_chosen_by_its_least_error(monkeypatch):
-    def pretend(arm, parts, repeat, protocol, *, strength, **options):
-        return mrn.Outcome({"validation": [abs(strength - 0.3) + 1]})
-
-    monkeypatch.setattr(mrn, "train_arm", pretend)
-    best, tried = mrn.tune({0: Plant().parts(0)}, arms=["mrn"], protocol=FAST)
-    assert best == {"mrn": 0.3} and tried["mrn@0.3"] == -1.0
-
-
-def test_chosen_reads_one_run_and_a_merge_of_several(result):
-    result.settings["chosen"] = {"mrn/5": 0.1, "stl/5": 0.3}
-    assert mrn.chosen(result) == {"mrn/5": 0.1, "stl/5": 0.3}
-    result.settings["chosen"] = {"group=a": {"mrn/5": 0.1}, "group=b": {"stl/20": 0.3}}
-    assert mrn.chosen(result) == {"mrn/5": 0.1, "stl/20": 0.3}
+        STUDY.compare(result, other, arms=["stl"], repeats=[0])
 
 
 # Table 1
 
 
-def test_records_of_a_comparison(tasks, result, one_value):
+def test_records_of_a_comparison(tasks, result):
     lists = {task.name: (torch.tensor([0, 0, 1]), torch.arange(2, len(task))) for task in tasks}
-    mrn.compare(
-        result,
-        tasks,
-        arms=["stl", "mrn", "mtrl"],
-        repeats=[0, 1],
-        protocol=replace(FAST, steps=4),
-        lists=lists,
-        list_repeats=[0],
-        device="cpu",
-    )
+    arms, study = ["stl", "mrn", "mtrl"], STUDY.at(steps=4)
+    options = {"arms": arms, "values": middle(arms), "device": "cpu"}
+    study.compare(result, tasks, repeats=[0, 1], **options)
+    for unique in (False, True):
+        mrn.on_lists(study, lists, unique).compare(result, tasks, repeats=[0], **options)
     metrics = {record["metric"] for record in result.records}
     assert all(metric.endswith("/20") for metric in metrics)
     accuracy = next(r for r in result.records if r["metric"] == "accuracy_percent/20")
@@ -286,17 +246,26 @@ def test_records_of_a_comparison(tasks, result, one_value):
     assert not result.values("stl", "least_correlation/20")
     for metric in ("lists_percent/20", "unique_lists_percent/20"):
         assert result.values("stl", metric).keys() == {0}
-    assert set(result.settings["chosen"]) == {"stl/20", "mrn/20", "mtrl/20"}
+    assert set(choices(result)) == {"stl/20", "mrn/20", "mtrl/20"}
 
 
-def test_the_selected_iteration_is_chosen_on_validation_data():
+def measured(monkeypatch, per_task, names, probes=()):
+    """What a table records of an arm that reaches these accuracies."""
+    found = {}
+    scores = SimpleNamespace(per_task=per_task, mean=sum(per_task) / len(per_task))
+    monkeypatch.setattr(mrn, "evaluate", lambda *_, **__: scores)
+    outcome = engine.Outcome("stl", None, None, SimpleNamespace(probes=list(probes)))
+    parts = {"test": SimpleNamespace(names=names)}
+    mrn.measure(lambda metric, value, **_: found.update({metric: value}), outcome, parts)
+    return found
+
+
+def test_the_selected_iteration_is_chosen_on_validation_data(monkeypatch):
     probes = [
         {"step": 1, "validation": 80.0, "test": 60.0},
         {"step": 2, "validation": 70.0, "test": 90.0},
     ]
-    outcome = mrn.Outcome({"test": [70.0, 80.0]}, probes=probes)
-    measured = {m: value for m, value, _ in mrn._measured("stl", outcome, ["a", "b"])}
-    assert measured == {
+    assert measured(monkeypatch, [70.0, 80.0], ["a", "b"], probes) == {
         "accuracy_percent": 75.0,
         "best_percent": 90.0,
         "inflation_percent": 15.0,
@@ -304,10 +273,9 @@ def test_the_selected_iteration_is_chosen_on_validation_data():
     }
 
 
-def test_honest_tasks_are_all_but_the_harmful_one():
-    outcome = mrn.Outcome({"test": [70.0, 80.0, 0.0]})
-    measured = {m: v for m, v, _ in mrn._measured("stl", outcome, ["a", "b", "harmful"])}
-    assert measured == {"accuracy_percent": 50.0, "honest_percent": 75.0}
+def test_honest_tasks_are_all_but_the_harmful_one(monkeypatch):
+    found = measured(monkeypatch, [70.0, 80.0, 0.0], ["a", "b", "harmful"])
+    assert found == {"accuracy_percent": 50.0, "honest_percent": 75.0}
 
 
 # Planted relations
@@ -335,32 +303,23 @@ def test_noise_is_added_to_the_targets():
     assert float((noisy.targets - plain.targets).std()) == pytest.approx(2, rel=0.1)
 
 
-def test_planted_records(result, one_value):
-    protocol = replace(mrn.PLANT_PROTOCOL, steps=5)
-    mrn.plant(result, plants=["signs", "noise=2"], repeats=[7], protocol=protocol)
+def test_planted_records(result):
     for name in ("signs", "noise=2"):
+        study = planted.planted(name, steps=5)
+        study.compare(result, None, arms=PLANT_ARMS, repeats=[7], values=middle(PLANT_ARMS))
         for arm in PLANT_ARMS:
             assert result.values(arm, f"rmse/{name}").keys() == {7}
         found = {arm for arm in PLANT_ARMS if result.values(arm, f"error/{name}")}
         assert found == set(PLANT_ARMS) - {"pooled", "fixed", "known"}
-    assert len(result.settings["chosen"]) == 2 * len(PLANT_ARMS)
+    assert len(choices(result)) == 2 * len(PLANT_ARMS)
 
 
-def test_the_known_relation_predicts_better_than_none():
-    plant = PLANTS["signs"]
-    run = {
-        arm: mrn.train_arm(
-            arm,
-            plant.parts(0),
-            0,
-            mrn.PLANT_PROTOCOL,
-            strength=0.1,
-            known=plant.correlation(),
-            device="cpu",
-        )
-        for arm in ("stl", "known")
-    }
-    assert run["known"].mean("test") < 0.85 * run["stl"].mean("test")
+def test_the_known_relation_predicts_better_than_none(result):
+    study = planted.planted("signs")
+    values = {"stl": 0.1, "known": 0.1}
+    study.compare(result, None, arms=values, repeats=[0], values=values, device="cpu")
+    stl, known = (result.values(arm, "rmse/signs")[0] for arm in values)
+    assert known < 0.85 * stl
 
 
 def test_every_plant_differs_from_the_first_in_what_its_name_says():
@@ -374,14 +333,14 @@ def test_every_plant_differs_from_the_first_in_what_its_name_says():
 
 def test_relation_error_by_hand():
     truth = torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.0, -0.5], [0.0, -0.5, 1.0]])
-    assert mrn.relation_error(3 * truth, truth) == pytest.approx(0, abs=1e-6)
-    assert mrn.relation_error(torch.eye(3), truth) == pytest.approx(1 / 3)
+    assert planted.relation_error(3 * truth, truth) == pytest.approx(0, abs=1e-6)
+    assert planted.relation_error(torch.eye(3), truth) == pytest.approx(1 / 3)
     assert Relation(truth, "").off_diagonal().tolist() == [0.5, 0.0, -0.5]
 
 
 def test_recovery_finds_the_covariance_from_many_samples(result, monkeypatch):
-    monkeypatch.setattr(mrn, "SHAPES", ((8, 3, 4),))
-    mrn.recover(result, samples=[1, 200], sweeps=[1, 4], repeats=[0])
+    monkeypatch.setattr(planted, "SHAPES", ((8, 3, 4),))
+    planted.recover(result, samples=[1, 200], sweeps=[1, 4], repeats=[0])
     error = {(r["arm"], r["metric"]): r["value"] for r in result.records}
     assert len(error) == 8
     assert error["flip-flop", "error/8x3x4/samples=200/sweeps=4"] < 0.03
@@ -399,20 +358,21 @@ def rule_pairs(rule):
     return [(a, m) for a in filter(None, arms) for m in rule.get("metrics", [rule.get("metric")])]
 
 
-def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks, one_value):
-    recorded = {"mrn-planted": set()}
+def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks):
     lists = {task.name: (torch.tensor([0, 0, 1]), torch.arange(2, len(task))) for task in tasks}
-    shared = {"repeats": [0], "list_repeats": [0], "device": "cpu"}
-    table, harmful, planted = (Result.begin(name, {}) for name in ("table", "harmful", "planted"))
+    table, harmful, plants = (Result.begin(name, {}) for name in ("table", "harmful", "planted"))
+    values, shared = middle((*ARMS, "known")), {"repeats": [0], "device": "cpu"}
     for percent in mrn.PERCENTS:
-        protocol = replace(FAST, percent=percent, steps=2)
-        mrn.compare(table, tasks, arms=ARMS, protocol=protocol, lists=lists, **shared)
-    protocol = replace(FAST, percent=5, steps=2)
+        study = replace(STUDY.at(percent=percent, steps=2), suffix=f"/{percent}")
+        for of in (study, mrn.on_lists(study, lists, True), mrn.on_lists(study, lists, False)):
+            of.compare(table, tasks, arms=ARMS, values=values, **shared)
+    study = replace(STUDY.at(percent=5, steps=2), suffix="/5")
     more = mrn.with_harmful_task(tasks)
-    mrn.compare(harmful, more, arms=GROUPS["few"], protocol=protocol, **shared)
-    protocol = replace(mrn.PLANT_PROTOCOL, steps=2)
-    mrn.plant(planted, plants=list(PLANTS)[:4], repeats=[0], protocol=protocol)
-    sources = {"mrn-planted": planted, "mrn-harmful": harmful, "mrn-harmful-surf": harmful}
+    study.compare(harmful, more, arms=GROUPS["few"], values=values, **shared)
+    for name in list(PLANTS)[:4]:
+        study = planted.planted(name, steps=2)
+        study.compare(plants, None, arms=PLANT_ARMS, values=values, **shared)
+    sources = {"mrn-planted": plants, "mrn-harmful": harmful, "mrn-harmful-surf": harmful}
     experiments = yaml.safe_load((root / "notebooks/experiments.yaml").read_text())["experiments"]
     for paper, least in (("mrn", 100), ("drn", 15)):
         claims = yaml.safe_load((root / f"data/claims/{paper}.yaml").read_text())["claims"]

@@ -4,10 +4,14 @@ import pytest
 import torch
 
 from mtlbook.methods import L21, MTFL, MTRL, RMTL, Lasso
+from mtlbook.methods.linear import NotConverged
 from mtlbook.relations import Relation
+from mtlbook.tasks import Task, TaskSet
+from mtlbook.training import evaluate, fit, predict
 
 MODELS = {"lasso": Lasso, "l21": L21, "mtfl": MTFL, "rmtl": RMTL, "mtrl": MTRL}
 EXACT = {"tolerance": 1e-11, "max_iterations": 50_000}
+QUICK = {"max_iterations": 300, "warn": False}
 
 
 def regression(samples=(30, 20, 25), features=6, outputs=1, noise=0.3):
@@ -26,7 +30,14 @@ def regression(samples=(30, 20, 25), features=6, outputs=1, noise=0.3):
 def classes(samples=(40, 12, 30), features=8, number=3):
     centres = 2 * torch.randn(number, features)
     targets = [torch.arange(n) % number for n in samples]
-    return [centres[y] + torch.randn(len(y), features) for y in targets], targets
+    inputs = [centres[y] + torch.randn(len(y), features) for y in targets]
+    return TaskSet(
+        "classes",
+        [
+            Task(str(t), x, y, classes=number)
+            for t, (x, y) in enumerate(zip(inputs, targets, strict=True))
+        ],
+    )
 
 
 def gradient(model, inputs, targets):
@@ -212,28 +223,82 @@ def test_sharing_helps_the_small_task(model):
 @pytest.mark.parametrize("name", MODELS)
 class TestInterface:
     def test_classes(self, name, loss, dtype):
-        inputs, targets = classes()
-        inputs = [x.to(dtype) for x in inputs]
-        model = MODELS[name](0.01, loss=loss, max_iterations=300)
-        assert model.fit(inputs, targets) is model
-        found = model.predict(inputs)
-        assert all(p.dtype == torch.int64 for p in found)
-        right = [float((p == y).float().mean()) for p, y in zip(found, targets, strict=True)]
-        assert min(right) > 0.8
+        tasks = classes().map_inputs(lambda x: x.to(dtype))
+        model = MODELS[name](0.01, loss=loss, **QUICK)
+        history = fit(model, tasks, steps=1, device="cpu")
+        assert history.loss.shape == (0, 3) and len(model.tasks) == 3
+        assert min(evaluate(model, tasks).per_task) > 80
         assert model.coef_.shape == (3, 8, 3) and model.intercept_.shape == (3, 3)
-        scores = model.decision_function(inputs)
+        scores = predict(model, tasks)
         assert [tuple(s.shape) for s in scores] == [(40, 3), (12, 3), (30, 3)]
         assert all(s.dtype == dtype for s in scores)
 
     def test_relation(self, name, loss, dtype):
-        inputs, targets = classes()
-        model = MODELS[name](0.01, loss=loss, max_iterations=300).fit(inputs, targets)
+        model = MODELS[name](0.01, loss=loss, **QUICK)
+        model.solve(classes())
         relation = model.relation()
         assert isinstance(relation, Relation) and "-1 to 1" in relation.meaning
         matrix = relation.matrix
         torch.testing.assert_close(matrix.diagonal(), torch.ones(3).double())
         torch.testing.assert_close(matrix, matrix.mT)
         assert float(matrix.abs().max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_state_is_read_by_a_fresh_model(name):
+    tasks = classes()
+    model, fresh = MODELS[name](0.01, **QUICK), MODELS[name](0.01)
+    model.solve(tasks)
+    fresh.load_state_dict(model.state_dict())
+    for a, b in zip(predict(model, tasks), predict(fresh, tasks), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(fresh.relation().matrix, model.relation().matrix)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_integer_inputs_give_the_predictions_of_real_ones(name):
+    tasks = classes().map_inputs(lambda x: (10 * x).round())
+    model = MODELS[name](0.01, **QUICK)
+    model.solve(tasks)
+    whole = predict(model, tasks.map_inputs(lambda x: x.long()))
+    for a, b in zip(whole, predict(model, tasks), strict=True):
+        assert a.is_floating_point() and torch.allclose(a, b)
+
+
+def test_binary_tasks_are_signs():
+    inputs, targets = regression()
+    ones = [(y > y.mean()).double() for y in targets]
+    binary = [
+        Task(str(t), x, y, loss="bce") for t, (x, y) in enumerate(zip(inputs, ones, strict=True))
+    ]
+    model = Lasso(0.01, loss="logistic")
+    model.solve(TaskSet("binary", binary))
+    expected = Lasso(0.01, loss="logistic").fit(inputs, signs(targets))
+    assert torch.equal(model.coef_, expected.coef_)
+
+
+def test_a_model_sees_its_inputs_through_its_features():
+    inputs, targets = regression()
+    seen = Lasso(0.05, features=lambda x: 3 * x).fit([3 * x for x in inputs], targets)
+    tasks = [
+        Task(str(t), x, y, loss="mse") for t, (x, y) in enumerate(zip(inputs, targets, strict=True))
+    ]
+    through = Lasso(0.05, features=lambda x: 3 * x)
+    through.solve(TaskSet("regression", tasks))
+    assert torch.equal(through.coef_, seen.coef_)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stopping_far_from_the_optimum_is_said(name):
+    """Unscaled features, whose small ones hardly move: weights half of scikit-learn's once."""
+    inputs, targets = regression((60, 60, 60), features=6)
+    scale = torch.logspace(0, 3, 6).double()
+    options = {"max_iterations": 200, "tolerance": 1e-5}
+    with pytest.warns(NotConverged, match=r"residual of .*standardise the features"):
+        far = MODELS[name](0.01, **options).fit([x * scale for x in inputs], targets)
+    assert far.residual_ > 0.05
+    near = MODELS[name](0.01, **options).fit(inputs, targets)  # no warning: they are errors here
+    assert near.residual_ < 0.01
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -250,15 +315,16 @@ def test_a_strong_regulariser_leaves_the_means(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_one_task_one_sample_one_class(name):
     inputs = [torch.randn(1, 4), torch.randn(3, 4)]
-    targets = [torch.zeros(1, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)]
+    tasks = [Task("a", x, torch.zeros(len(x), dtype=torch.int64), classes=1) for x in inputs]
     for k in (1, 2):
-        model = MODELS[name](0.1).fit(inputs[:k], targets[:k])
+        model = MODELS[name](0.1)
+        model.solve(TaskSet("few", tasks[:k]))
         assert model.coef_.isfinite().all() and model.intercept_.isfinite().all()
-        assert all((p == 0).all() for p in model.predict(inputs[:k]))
+        assert all((p.argmax(1) == 0).all() for p in model(inputs[:k]))
     same = [torch.ones(5, 4), torch.ones(5, 4)]  # no variance at all
     model = MODELS[name](0.1).fit(same, [torch.ones(5), torch.ones(5)])
     assert model.coef_.isfinite().all()
-    torch.testing.assert_close(model.decision_function(same)[0], torch.ones(5, 1))
+    torch.testing.assert_close(model(same)[0], torch.ones(5, 1))
 
 
 def test_features_may_outnumber_samples_without_a_difference():
@@ -287,13 +353,16 @@ def test_features_may_outnumber_samples_without_a_difference():
             lambda x, y: MTFL().fit([x[0], x[1][:, :3], x[2]], y),
             r"inputs: expected shapes \(n_t, D\) with one D, got",
         ),
-        (lambda x, y: MTFL().fit(x, [t[1:] for t in y]), r"targets: expected \[30, 20, 25\] rows"),
         (
-            lambda x, y: MTFL().fit(x, [y[0], y[1].long()[:, 0], y[2]]),
-            "targets: expected classes .* in all tasks",
+            lambda x, y: MTFL().fit(x, [t[1:] for t in y]),
+            r"targets: expected .* \[30, 20, 25\] rows",
+        ),
+        (
+            lambda x, y: MTFL().fit(x, [y[0], torch.cat([y[1], y[1]], 1), y[2]]),
+            r"targets: expected shapes \(n_t, K\) with one K and \[30, 20, 25\] rows, got",
         ),
         (lambda x, y: MTFL(loss="logistic").fit(x, y), "targets: expected classes or -1 and"),
-        (lambda x, y: MTFL().fit(x, y).predict(x[:2]), "inputs: expected 3 tasks, got 2"),
+        (lambda x, y: MTFL().fit(x, y)(x[:2]), "inputs: expected 3 tasks, got 2"),
     ],
 )
 def test_errors_name_argument_expected_and_got(call, message):

@@ -1,16 +1,12 @@
-"""CIFAR-MTL of SRDML (Bai and Zhao, KDD 2022): ten one-vs-all tasks, all methods of the table.
-
-An *arm* is what the table compares: a method with its strength. All arms of one repeat share the
-split, the initial weights where their shapes agree, and the order of the samples.
-"""
+"""CIFAR-MTL of SRDML (Bai and Zhao, KDD 2022): ten one-vs-all tasks, all methods of the table."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +28,12 @@ from mtlbook.methods import (
     SharedTrunk,
     TaskHeads,
 )
+from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial
 from mtlbook.tasks import TaskSet
 from mtlbook.tensors import Ragged
-from mtlbook.training import fit, predict
-
-if TYPE_CHECKING:
-    from mtlbook.ledger.results import Result
+from mtlbook.training import predict
 
 VALIDATION_SEED = 2022  # of the images that are set aside for validation, once and for all
-TUNING_REPEAT = 1000  # the split on which strengths are chosen; no repeat of a table uses it
 METRICS = ("accuracy_percent", "auc_percent", "precision_percent", "recall_percent")
 
 
@@ -66,6 +59,8 @@ class Protocol:
         In the two stages, the scripts'.
     lr : float
         Of Adam, the scripts'.
+    decay : float
+        Weight decay (of AdamW); 0 but for the arm whose number it is.
     """
 
     trunk: str = "efficientnet"
@@ -79,58 +74,7 @@ class Protocol:
     batch_size: int = 100
     second_batch: int = 200
     lr: float = 1e-3
-
-
-#: One number an arm, five values of it for each: the same budget for all. Arms of the first stage
-#: alone (``hard-sharing``) have nothing to tune: the step size is the scripts'.
-STEP_SIZES = (0.0003, 0.0006, 0.001, 0.002, 0.004)
-GRIDS: dict[str, Sequence[float]] = {
-    "stl": STEP_SIZES,
-    "lasso": (0.0003, 0.001, 0.003, 0.01, 0.03),
-    "l21": (0.0003, 0.001, 0.003, 0.01, 0.03),
-    "rmtl": (0.0003, 0.001, 0.003, 0.01, 0.03),
-    "mrn": (0.0001, 0.0003, 0.001, 0.003, 0.01),
-    "mmoe": STEP_SIZES,
-    "ple": STEP_SIZES,
-    "mgda": STEP_SIZES,
-    "pcgrad": STEP_SIZES,
-    "srdml": (0.0001, 0.0003, 0.001, 0.01, 0.1),
-    "srdml-pcgrad": (0.0001, 0.0003, 0.001, 0.01, 0.1),
-    "hard-sharing-longer": STEP_SIZES,
-    "hard-sharing-decay": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "srdml-uniform": (0.0001, 0.0003, 0.001, 0.01, 0.1),
-    "srdml-fast": (0.1, 1.0, 10.0, 100.0, 1000.0),
-}
-#: Those that go on from the trained weights of ``hard-sharing``.
-SECOND_STAGE = (
-    "srdml",
-    "srdml-pcgrad",
-    "srdml-uniform",
-    "srdml-fast",
-    "srdml-released",
-    "hard-sharing-longer",
-    "hard-sharing-decay",
-)
-SHALLOW = {"lasso": Lasso, "l21": L21, "rmtl": RMTL}
-#: The table's rows, then the controls that it lacks.
-PAPER_ARMS = (
-    "stl",
-    "hard-sharing",
-    "lasso",
-    "l21",
-    "rmtl",
-    "mrn",
-    "mmoe",
-    "ple",
-    "mgda",
-    "pcgrad",
-    "srdml",
-    "srdml-pcgrad",
-)
-ARMS = (*PAPER_ARMS, *(arm for arm in GRIDS if arm not in PAPER_ARMS), "srdml-released")
-RELEASED_WEIGHT = 0.1  # lambda of the script, on the sum over a batch
-FAST_WEIGHT = 0.001  # lambda of ``srdml-fast``, whose number is the step of omega
-VEHICLES = ("airplane", "automobile", "ship", "truck")  # of CIFAR-10; the others are animals
+    decay: float = 0.0
 
 
 # Data
@@ -162,7 +106,7 @@ def feature_maps(tasks: TaskSet, *, size: int = 64, blocks: int = 11, batch: int
     return tasks.map_inputs(maps)
 
 
-def parts_of(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
+def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
     """The training, validation and test images of one repeat, balanced over the classes.
 
     Validation images, and test images where ``groups`` marks none, are the same in all repeats;
@@ -249,9 +193,10 @@ class TrunkNetwork(TaskNetwork):
         return Ragged(self.trunk(maps))
 
 
-def parts_of_network(tasks: TaskSet, protocol: Protocol, seed: int) -> tuple[nn.Module, TaskHeads]:
+def network(trial: Trial) -> tuple[nn.Module, TaskHeads]:
     """Trunk and heads with their initial weights, the same for all arms of a repeat."""
-    inputs, c = tasks[0].inputs, protocol.channels
+    protocol, inputs, seed = trial.protocol, trial.train[0].inputs, trial.repeat
+    c = protocol.channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if protocol.trunk == "efficientnet":
@@ -275,280 +220,222 @@ def parts_of_network(tasks: TaskSet, protocol: Protocol, seed: int) -> tuple[nn.
             )
     with torch.no_grad():
         width = trunk(inputs[:1].cpu()).numel()
-    return trunk, TaskHeads(width, tasks.outputs, hidden=(protocol.hidden,), seed=seed)
+    return trunk, TaskHeads(width, trial.train.outputs, hidden=(protocol.hidden,), seed=seed)
 
 
-def build(
-    arm: str, trunk: nn.Module, heads: TaskHeads, value: float | None, protocol: Protocol, seed: int
-) -> Method:
-    """The method of an arm; ``value`` is what ``GRIDS`` lists for it."""
-    width, outputs = heads.layers[0].weight.shape[1], [1] * heads.tasks
-    if arm == "stl":
-        return STL(TrunkNetwork([copy.deepcopy(trunk) for _ in outputs], heads))
-    if arm == "mrn":
-        return MRN(TrunkNetwork([trunk], heads), ("hidden", "head"), weight=value)
-    if arm == "mmoe":
-        return MMoE(trunk, width, outputs, experts=4, width=protocol.hidden, seed=seed)
-    if arm == "ple":
-        return PLE(trunk, width, outputs, width=protocol.hidden, levels=1, seed=seed)
-    if arm in ("mgda", "pcgrad"):
-        return Balanced(SharedTrunk(trunk, heads), "mgda-ub" if arm == "mgda" else arm)
-    if arm.startswith("srdml"):
-        of = {
-            "srdml": {"weight": value, "as_released": True},
-            "srdml-released": {"weight": RELEASED_WEIGHT, "as_released": True},
-            "srdml-pcgrad": {"weight": value, "as_released": True, "balancing": "pcgrad"},
-            "srdml-uniform": {"weight": value, "reduction": "sum", "omega_step": 0.0},
-            "srdml-fast": {"weight": FAST_WEIGHT, "reduction": "sum", "omega_step": value},
-        }
-        return SRDML(trunk, heads, **of[arm])
-    if arm in ("hard-sharing", "hard-sharing-longer", "hard-sharing-decay"):
-        return SharedTrunk(trunk, heads)
-    raise ValueError(f"arm: expected one of {ARMS}, got {arm!r}")
+def stl(trial: Trial) -> STL:
+    """A trunk for each task, all of which start alike."""
+    trunk, heads = network(trial)
+    return STL(TrunkNetwork([copy.deepcopy(trunk) for _ in trial.train], heads))
 
 
-def train_arm(
-    arm: str,
-    parts: dict[str, TaskSet],
-    repeat: int,
-    protocol: Protocol,
-    *,
-    value: float | None = None,
-    start: dict[str, Tensor] | None = None,
-    probe: Callable[[Method], dict] | None = None,
-    device: str = "auto",
-) -> tuple[Method, list[dict]]:
-    """Train one deep arm of one repeat.
-
-    Parameters
-    ----------
-    arm : str
-        Of ``ARMS``, the shallow ones excepted.
-    parts : dict of TaskSet
-    repeat : int
-        Seed of the initial weights and of the order of the samples.
-    protocol : Protocol
-    value : float, optional
-        Of the arm's grid.
-    start : dict of Tensor, optional
-        State of a trained ``hard-sharing``, for the arms of ``SECOND_STAGE``.
-    probe : callable, optional
-        Asked after every epoch.
-    device : str
-
-    Returns
-    -------
-    method : Method
-    probes : list of dict
-    """
-    if (start is not None) != (arm in SECOND_STAGE):
-        raise ValueError(
-            f"start: expected trained weights for the arms {SECOND_STAGE} alone, got "
-            f"{type(start).__name__} for {arm!r}"
-        )
-    train = parts["train"]
-    trunk, heads = parts_of_network(train, protocol, repeat)
-    method = build(arm, trunk, heads, value, protocol, repeat)
-    second = arm in SECOND_STAGE
-    if second:
-        method.load_state_dict(start, strict=False)  # what is not of trunk or heads is omega's
-        epochs, batch = protocol.extra_epochs, protocol.second_batch
-    else:  # what has no second stage is trained for as long as the two take together
-        epochs = protocol.epochs + (protocol.extra_epochs if arm != "hard-sharing" else 0)
-        batch = protocol.batch_size
-    a_epoch = max(1, len(train[0]) // batch)
-    lr = value if GRIDS.get(arm) is STEP_SIZES else protocol.lr
-    optimizer = partial(torch.optim.Adam, lr=lr, eps=1e-7)
-    if arm == "hard-sharing-decay":
-        optimizer = partial(torch.optim.AdamW, lr=lr, eps=1e-7, weight_decay=value)
-    history = fit(
-        method,
-        train,
-        steps=epochs * a_epoch,
-        batch_size=batch,
-        optimizer=optimizer,
-        seed=repeat + (10_000 if second else 0),  # another order of samples in the second stage
-        device=device,
-        probe=probe,
-        probe_at=range(a_epoch, epochs * a_epoch + 1, a_epoch) if probe else (),
-    )
-    return method, history.probes
+def shared(trial: Trial) -> SharedTrunk:
+    """Hard sharing."""
+    return _go_on(SharedTrunk(*network(trial)), trial)
 
 
-def fit_shallow(arm: str, parts: dict[str, TaskSet], value: float) -> Callable[[TaskSet], list]:
-    """A linear model of the table on the spatial means of the inputs; gives outputs for tasks.
+def srdml(trial: Trial, weight: float | None = None, **options: Any) -> SRDML:
+    """The method, with the arm's number for lambda, or for the step of omega at a given lambda."""
+    if weight is None:
+        options["weight"] = trial.value
+    else:
+        options |= {"weight": weight} | ({"omega_step": trial.value} if trial.value else {})
+    return _go_on(SRDML(*network(trial), **options), trial)
+
+
+def _go_on(method: Method, trial: Trial) -> Method:
+    """With the weights of the arm to start from; what is not of trunk or heads is omega's."""
+    if trial.start is not None:
+        method.load_state_dict(trial.start.state_dict(), strict=False)
+    return method
+
+
+def mrn(trial: Trial) -> MRN:
+    """The prior on both layers of the heads."""
+    trunk, heads = network(trial)
+    return MRN(TrunkNetwork([trunk], heads), ("hidden", "head"), weight=trial.value)
+
+
+def experts(trial: Trial, method: type[Method], **options: int) -> Method:
+    """Mixtures of experts on the trunk."""
+    trunk, heads = network(trial)
+    width, hidden = heads.layers[0].weight.shape[1], trial.protocol.hidden
+    outputs, seed = trial.train.outputs, trial.repeat
+    return method(trunk, width, outputs, width=hidden, seed=seed, **options)
+
+
+def balanced(trial: Trial, kind: str) -> Balanced:
+    """Hard sharing whose tasks' gradients are weighed or projected."""
+    return Balanced(SharedTrunk(*network(trial)), kind)
+
+
+def shallow(trial: Trial, model: type[Method]) -> Method:
+    """A linear model of the table on the spatial means of the inputs, standardised.
 
     The table does not say which inputs its shallow rows had; these see what the other arms see,
     without its place in the image.
     """
-    train = parts["train"]
-    x = _pooled(train)
+    x = _pooled(trial.train[0].inputs)
     mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
-    strengths = {"gamma": value} | ({"beta": value} if arm == "rmtl" else {})
-    model = SHALLOW[arm](**strengths, loss="logistic", max_iterations=200)
-    targets = [2 * task.targets[:, 0] - 1 for task in train]
-    model.fit([(x - mean) / std] * len(train), targets)
+    strengths = {"gamma": trial.value} | ({"beta": trial.value} if model is RMTL else {})
+    return model(
+        **strengths,
+        loss="logistic",
+        features=lambda inputs: (_pooled(inputs) - mean) / std,
+        max_iterations=200,
+        warn=False,
+    )
 
-    def outputs(tasks: TaskSet) -> list[Tensor]:
-        return model.decision_function([(_pooled(tasks) - mean) / std] * len(tasks))
 
-    return outputs
-
-
-def _pooled(tasks: TaskSet) -> Tensor:
+def _pooled(inputs: Tensor) -> Tensor:
     """Inputs ``(n, C, H, W)``: means over space, or the pixels themselves of one channel."""
-    inputs = tasks[0].inputs
     return inputs.mean((2, 3)) if inputs.shape[1] > 3 else inputs.flatten(1)
 
 
-def compare(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    arms: Iterable[str],
-    repeats: Iterable[int],
-    protocol: Protocol,
-    values: Mapping[str, float],
-    device: str = "auto",
-) -> None:
-    """The table and its controls: test scores of every arm in every repeat, into ``result``.
+# One number an arm, five values of it for each: the same budget for all. Arms of the first stage
+# alone (``hard-sharing``) have nothing to tune: the step size is the scripts'.
+STEP_SIZES = (0.0003, 0.0006, 0.001, 0.002, 0.004)
+STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)
+LAMBDAS = (0.0001, 0.0003, 0.001, 0.01, 0.1)
+RELEASED_WEIGHT = 0.1  # lambda of the script, on the sum over a batch
+FAST_WEIGHT = 0.001  # lambda of ``srdml-fast``, whose number is the step of omega
+PAPER_ARMS = (
+    "stl",
+    "hard-sharing",
+    "lasso",
+    "l21",
+    "rmtl",
+    "mrn",
+    "mmoe",
+    "ple",
+    "mgda",
+    "pcgrad",
+    "srdml",
+    "srdml-pcgrad",
+)
+second_stage = partial(Arm, start="hard-sharing")
+#: The table's rows, then the controls that it lacks.
+ARMS: dict[str, Arm] = {
+    "stl": Arm(stl, STEP_SIZES, number="lr"),
+    "hard-sharing": Arm(shared, protocol={"extra_epochs": 0}),
+    "lasso": Arm(partial(shallow, model=Lasso), STRENGTHS),
+    "l21": Arm(partial(shallow, model=L21), STRENGTHS),
+    "rmtl": Arm(partial(shallow, model=RMTL), STRENGTHS),
+    "mrn": Arm(mrn, (0.0001, 0.0003, 0.001, 0.003, 0.01)),
+    "mmoe": Arm(partial(experts, method=MMoE, experts=4), STEP_SIZES, number="lr"),
+    "ple": Arm(partial(experts, method=PLE, levels=1), STEP_SIZES, number="lr"),
+    "mgda": Arm(partial(balanced, kind="mgda-ub"), STEP_SIZES, number="lr"),
+    "pcgrad": Arm(partial(balanced, kind="pcgrad"), STEP_SIZES, number="lr"),
+    "srdml": second_stage(partial(srdml, as_released=True), LAMBDAS),
+    "srdml-pcgrad": second_stage(partial(srdml, as_released=True, balancing="pcgrad"), LAMBDAS),
+    "hard-sharing-longer": second_stage(shared, STEP_SIZES, number="lr"),
+    "hard-sharing-decay": second_stage(shared, (0.003, 0.01, 0.03, 0.1, 0.3), number="decay"),
+    "srdml-uniform": second_stage(partial(srdml, reduction="sum", omega_step=0.0), LAMBDAS),
+    "srdml-fast": second_stage(
+        partial(srdml, weight=FAST_WEIGHT, reduction="sum"), (0.1, 1.0, 10.0, 100.0, 1000.0)
+    ),
+    "srdml-released": second_stage(partial(srdml, weight=RELEASED_WEIGHT, as_released=True)),
+}
+VEHICLES = ("airplane", "automobile", "ship", "truck")  # of CIFAR-10; the others are animals
 
-    Records of each metric of ``METRICS``: at the end of training, with every task's, and
-    ``best/...``: the best over the epochs *on the test images*, metric by metric, as the script
-    reports it. Nothing is selected by it; it is there to be compared. ``curves`` keep the relation
-    of each arm that has one.
 
-    Parameters
-    ----------
-    result : Result
-    tasks : TaskSet
-        Binary tasks on common inputs.
-    arms : iterable of str
-        Of ``ARMS``.
-    repeats : iterable of int
-    protocol : Protocol
-    values : mapping of arm to float
-        As :func:`chosen` gives it.
-    device : str
+def training(trial: Trial) -> dict[str, Any]:
+    """The scripts' two stages: Adam, and a larger batch in the second.
+
+    What has no second stage is trained for as long as the two take together.
     """
-    arms = _known(arms)
-    for repeat in repeats:
-        parts = parts_of(tasks, repeat, protocol)
-
-        def look(method: Method, test: TaskSet = parts["test"]) -> dict[str, float]:
-            return _means(scores(predict(method, test, chunk=250), test))
-
-        start = None
-        for arm in arms:
-            if arm in SECOND_STAGE and start is None:
-                start = _first_stage(parts, repeat, protocol, device)
-            value = values.get(arm)
-            if arm in SHALLOW:
-                outputs, probes = fit_shallow(arm, parts, value)(parts["test"]), []
-            else:
-                method, probes = train_arm(
-                    arm,
-                    parts,
-                    repeat,
-                    protocol,
-                    value=value,
-                    start=start if arm in SECOND_STAGE else None,
-                    probe=look,
-                    device=device,
-                )
-                outputs = predict(method, parts["test"], chunk=250)
-                _keep_relation(result, arm, repeat, method, tasks.names)
-            found = scores(outputs, parts["test"])
-            add = partial(result.add, arm=arm, repeat=repeat, seed=repeat)
-            for metric, of_tasks in found.items():
-                mean = sum(of_tasks) / len(of_tasks)
-                add(metric=metric, value=mean, per_task=[round(x, 3) for x in of_tasks])
-                best = max([mean, *(probe[metric] for probe in probes)])
-                add(metric=f"best/{metric}", value=best)
+    p, second = trial.protocol, trial.arm.start is not None
+    batch = p.second_batch if second else p.batch_size
+    epochs = p.extra_epochs if second else p.epochs + p.extra_epochs
+    optimizer = partial(torch.optim.Adam, lr=p.lr, eps=1e-7)
+    if p.decay:
+        optimizer = partial(torch.optim.AdamW, lr=p.lr, eps=1e-7, weight_decay=p.decay)
+    return {
+        "steps": epochs * epoch(trial),
+        "batch_size": batch,
+        "optimizer": optimizer,
+        "seed": trial.repeat + (10_000 if second else 0),  # another order in the second stage
+    }
 
 
-def tune(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    arms: Iterable[str],
-    protocol: Protocol,
-    device: str = "auto",
-) -> None:
-    """Validation accuracy of every value of ``GRIDS``, on the tuning split alone."""
-    parts = parts_of(tasks, TUNING_REPEAT, protocol)
-    validation = parts["validation"]
-    start = None
-    for arm in _known(arms):
-        if arm in SECOND_STAGE and start is None:
-            start = _first_stage(parts, TUNING_REPEAT, protocol, device)
-        for value in GRIDS.get(arm, ()):
-            try:
-                if arm in SHALLOW:
-                    outputs = fit_shallow(arm, parts, value)(validation)
-                else:
-                    method, _ = train_arm(
-                        arm,
-                        parts,
-                        TUNING_REPEAT,
-                        protocol,
-                        value=value,
-                        start=start if arm in SECOND_STAGE else None,
-                        device=device,
-                    )
-                    outputs = predict(method, validation, chunk=250)
-            except FloatingPointError:  # diverged: the worst there is
-                found = dict.fromkeys(METRICS, 0.0)
-            else:
-                found = _means(scores(outputs, validation))
-            for metric, mean in found.items():
-                result.add(arm=f"{arm}@{value:g}", metric=f"validation/{metric}", value=mean)
+def epoch(trial: Trial) -> int:
+    """Steps of an epoch."""
+    second = trial.arm.start is not None
+    batch = trial.protocol.second_batch if second else trial.protocol.batch_size
+    return max(1, len(trial.train[0]) // batch)
 
 
-def chosen(tuning: Result, metric: str = "accuracy_percent") -> dict[str, float]:
-    """The value of every arm that is best on validation images, the smaller one of a tie."""
-    best: dict[str, tuple[float, float]] = {}
-    for record in tuning.records:
-        if record["metric"] == f"validation/{metric}":
-            arm, value = record["arm"].split("@")
-            candidate = (record["value"], -float(value))
-            best[arm] = max(best.get(arm, candidate), candidate)
-    return {arm: -negative for arm, (_, negative) in best.items()}
+# What is measured
 
 
-def _first_stage(
-    parts: dict[str, TaskSet], repeat: int, protocol: Protocol, device: str
-) -> dict[str, Tensor]:
-    method, _ = train_arm("hard-sharing", parts, repeat, protocol, device=device)
-    return method.state_dict()
-
-
-def _known(arms: Iterable[str]) -> list[str]:
-    arms = list(arms)
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        raise ValueError(f"arms: expected some of {ARMS}, got {unknown}")
-    return arms
-
-
-def _means(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def means(method: Method, part: TaskSet) -> dict[str, float]:
+    """:func:`scores` of a method, means over the tasks."""
+    found = scores(predict(method, part, chunk=250), part)
     return {metric: sum(values) / len(values) for metric, values in found.items()}
 
 
-def _keep_relation(
-    result: Result, arm: str, repeat: int, method: Method, names: Sequence[str]
-) -> None:
-    """The relation of an arm that learns one, and on CIFAR-10 how it orders the pairs."""
-    if arm not in ("mrn", "srdml", "srdml-fast"):
-        return
+def score(method: Method, part: TaskSet) -> Sequence[float]:
+    """What is read on validation images; the accuracy decides."""
+    return list(means(method, part).values())
+
+
+def watch(trial: Trial, parts: Parts) -> dict[str, Any]:
+    """The test scores after every epoch, of which the script reports the best."""
+    steps, every = training(trial)["steps"], epoch(trial)
+    return {
+        "probe": lambda method: means(method, parts["test"]),
+        "probe_at": range(every, steps + 1, every),
+    }
+
+
+def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """Scores at the end of training, with every task's, and the relation of an arm that has one.
+
+    ``best/...`` is the best over the epochs *on the test images*, metric by metric, as the script
+    reports it. Nothing is selected by it; it is there to be compared.
+    """
+    found = scores(predict(outcome.method, parts["test"], chunk=250), parts["test"])
+    for metric, of_tasks in found.items():
+        mean = sum(of_tasks) / len(of_tasks)
+        add(metric=metric, value=mean, per_task=[round(x, 3) for x in of_tasks])
+        best = max([mean, *(seen[metric] for seen in outcome.history.probes)])
+        add(metric=f"best/{metric}", value=best)
+    if outcome.name in ("mrn", "srdml", "srdml-fast"):
+        measure_relation(add, outcome.method, parts["test"].names)
+
+
+def measure_relation(add: Add, method: Method, names: Sequence[str]) -> None:
+    """The learned relation and, of omega on CIFAR-10, how it orders the pairs."""
     matrix = method.relation().matrix.cpu()
-    rows = [[round(float(x), 5) for x in row] for row in matrix]
-    result.curves[f"relation/{arm}/{repeat}"] = rows
-    if arm == "mrn" or not set(VEHICLES) <= set(names):
+    add.curve("relation", [[round(float(x), 5) for x in row] for row in matrix])
+    if not isinstance(method, SRDML) or not set(VEHICLES) <= set(names):
         return
     vehicle = torch.tensor([name in VEHICLES for name in names])
     i, j = torch.triu_indices(*matrix.shape, 1)
     omega, alike = matrix[i, j] * len(i), vehicle[i] == vehicle[j]
     for kind, pairs in (("alike", alike), ("unlike", ~alike)):
-        value = float(omega[pairs].mean())
-        result.add(arm=f"{arm}/{kind}", repeat=repeat, seed=repeat, metric="omega", value=value)
+        add(metric="omega", value=float(omega[pairs].mean()), of=kind)
+
+
+TABLE = Study(
+    name="srdml",
+    arms=ARMS,
+    protocol=Protocol(),
+    split=split,
+    training=training,
+    measure=measure,
+    score=score,
+    metrics=tuple(f"validation/{metric}" for metric in METRICS),
+    watch=watch,
+)
+
+
+def study(parameters: Mapping[str, Any]) -> Study:
+    """The table under a protocol whose fields are parameters of a notebook."""
+    fields = vars(Protocol()).keys() & parameters.keys()
+    return TABLE.at(**{name: parameters[name] for name in fields})
+
+
+def inputs_of(images: TaskSet, trunk: str) -> TaskSet:
+    """What the networks of a trunk look at: the images, or their maps."""
+    return feature_maps(images) if trunk == "efficientnet" else images

@@ -1,33 +1,26 @@
-"""The experiments of TNRDMTL (arXiv 1606.04038v1, section 3), and the ones it lacks.
-
-An *arm* is what a table compares: a method with its strength. All arms of one repeat share the
-split, the initial weights where their shapes agree, and the order of the samples, so differences
-are paired.
-"""
+"""The experiments of TNRDMTL (arXiv 1606.04038v1, section 3), and the ones it lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mtlbook.backbones import convnet, mlp
 from mtlbook.layers import TaskNetwork
+from mtlbook.ledger.results import Result
 from mtlbook.methods import STL, TNRDMTL, HardSharing, Method, NetworkMethod
 from mtlbook.methods.tnrdmtl import layer_alignment
 from mtlbook.norms import uncoupled_norm
+from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial
 from mtlbook.tasks import Task, TaskSet, split_per_class
-from mtlbook.training import History, OptimizerFactory, evaluate, fit
-
-if TYPE_CHECKING:
-    from mtlbook.ledger.results import Result
+from mtlbook.training import evaluate
 
 VALIDATION_SEED = 2016  # of the drawings that are set aside for validation, once and for all
-TUNING_REPEAT = 1000  # the split on which strengths are chosen; no repeat of a table uses it
 
 
 @dataclass(frozen=True)
@@ -59,35 +52,8 @@ class Protocol:
     axis_order: str = "tensorflow"
     padding: str = "same"
 
-    def optimiser(self, lr: float | None = None) -> OptimizerFactory:
-        """The optimiser, at the protocol's step size or another."""
-        lr = self.lr if lr is None else lr
-        if self.optimizer == "adam":
-            return partial(torch.optim.Adam, lr=lr)
-        return partial(torch.optim.SGD, lr=lr, momentum=self.momentum)
 
-
-# What may be tuned, one number an arm and five values of it for each: the same budget for all.
-GRIDS: dict[str, Sequence[float]] = {
-    "stl": (0.01, 0.02, 0.035, 0.05, 0.07),  # step size
-    "hard-sharing": (0.0005, 0.001, 0.002, 0.005, 0.01),  # step size: 50 losses on one trunk
-    "laf-tuned": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "tucker-tuned": (0.001, 0.003, 0.01, 0.03, 0.1),
-    "tt-tuned": (0.001, 0.003, 0.01, 0.03, 0.1),
-    "uncoupled-tuned": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "weight-decay-tuned": (0.0003, 0.001, 0.003, 0.01, 0.03),
-    "proximal-tuned": (0.003, 0.01, 0.03, 0.1, 0.3),
-}
-PAPER_ARMS = ("stl", "laf", "tucker", "tt")
-ARMS = (*PAPER_ARMS, *(arm for arm in GRIDS if arm not in PAPER_ARMS))
-# Another reading of the objective: losses are averaged over tasks, norms over components and
-# layers, as in the authors' demonstration and first code. In units of ours gamma is T times as
-# large, and divided by the number of norms. With the control, at the strength of LAF.
-AVERAGED_ARMS = ("laf-averaged", "tucker-averaged", "tt-averaged", "uncoupled-averaged")
-TRUNK = ("conv1", "conv2", "conv3", "fc1")
-
-
-def parts_of(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
+def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
     """The training, validation and test parts of one repeat.
 
     The validation drawings are the same in all repeats and drawn first, so that no repeat tests on
@@ -100,87 +66,113 @@ def parts_of(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskS
     return {"train": rest["train"], "validation": first["validation"], "test": rest["test"]}
 
 
-def build(
-    arm: str,
-    network: TaskNetwork,
-    protocol: Protocol,
-    strength: float | None = None,
-    stl: STL | None = None,
-) -> Method:
-    """The method of an arm; ``strength`` is what ``GRIDS`` lists for it."""
-    kind = arm.removesuffix("-tuned")
-    if kind == "stl":
-        return STL(network)
-    if kind == "hard-sharing":
-        return HardSharing(network)
-    if strength is None:
-        if arm not in (*PAPER_ARMS, *AVERAGED_ARMS):
-            raise ValueError(f"strength: expected a number for arm {arm!r}, got None")
-        strength = protocol.gamma
-    if kind == "weight-decay":
-        return STL(network, weight_decay=strength)
-    if kind == "proximal":
-        step_size = protocol.lr / (1 - protocol.momentum)
-        return TNRDMTL(network, gamma=strength, proximal=True, step_size=step_size)
-    reduction = protocol.reduction
-    if arm in AVERAGED_ARMS:
-        kind, reduction = arm.removesuffix("-averaged"), "mean"
-        strength *= network.head.tasks
-    return TNRDMTL(
-        network,
-        kind=kind,
-        gamma=strength,
-        reduction=reduction,
-        axis_order=protocol.axis_order,
-        init="random" if stl is None else "stl",
-        stl=stl,
+# The arms. What may be tuned is one number an arm, five values of it for each: the same budget.
+
+
+def network(trial: Trial, shared: Sequence[str] | bool = ()) -> TaskNetwork:
+    """The paper's network; layers of one shape start alike in all arms of a repeat."""
+    return convnet(
+        trial.train[0].inputs.shape[1:],
+        trial.train.outputs,
+        seed=trial.repeat,
+        padding=trial.protocol.padding,
+        shared=shared,
     )
 
 
-def train_arm(
-    arm: str,
-    parts: dict[str, TaskSet],
-    repeat: int,
-    protocol: Protocol,
-    *,
-    strength: float | None = None,
-    stl: STL | None = None,
-    device: str = "auto",
-    **options: Any,
-) -> tuple[Method, History, dict[str, float]]:
-    """Train one arm of one repeat; ``options`` go to :func:`mtlbook.training.fit`.
+def stl(trial: Trial) -> STL:
+    """Single-task learning."""
+    return STL(network(trial))
 
-    Returns
-    -------
-    method : Method
-    history : History
-    lengths : dict
-        :func:`layer_lengths` before training.
+
+def weight_decay(trial: Trial) -> STL:
+    """Single-task learning with weight decay: shrinkage without sharing."""
+    return STL(network(trial), weight_decay=trial.value)
+
+
+def hard_sharing(trial: Trial) -> HardSharing:
+    """One trunk for all tasks."""
+    return HardSharing(network(trial, TRUNK))
+
+
+def norm(trial: Trial, kind: str, averaged: bool = False) -> TNRDMTL:
+    """A trace norm (or its control without coupling), at the arm's number or the paper's gamma.
+
+    ``averaged``: another reading of the objective: losses are averaged over tasks, norms over
+    components and layers, as in the authors' demonstration and first code. In units of ours gamma
+    is T times as large, and divided by the number of norms.
     """
-    if arm not in (*ARMS, *AVERAGED_ARMS):
-        raise ValueError(f"arm: expected one of {(*ARMS, *AVERAGED_ARMS)}, got {arm!r}")
-    train = parts["train"]
-    network = convnet(
-        train[0].inputs.shape[1:],
-        train.outputs,
-        seed=repeat,
-        padding=protocol.padding,
-        shared=TRUNK if arm == "hard-sharing" else (),
+    protocol = trial.protocol
+    gamma = protocol.gamma if trial.value is None else trial.value
+    return TNRDMTL(
+        network(trial),
+        kind=kind,
+        gamma=gamma * len(trial.train) if averaged else gamma,
+        reduction="mean" if averaged else protocol.reduction,
+        axis_order=protocol.axis_order,
+        init="random" if trial.start is None else "stl",
+        stl=trial.start,
     )
-    method = build(arm, network, protocol, strength, stl)
-    lengths = layer_lengths(method)
-    lr = strength if arm in ("stl", "hard-sharing") else None
-    history = fit(
-        method,
-        train,
-        steps=protocol.steps,
-        batch_size=protocol.batch_size,
-        optimizer=protocol.optimiser(lr),
-        seed=repeat,
-        device=device,
-        **options,
+
+
+def proximal(trial: Trial) -> TNRDMTL:
+    """LAF by its proximal map in place of the sub-gradient."""
+    step_size = trial.protocol.lr / (1 - trial.protocol.momentum)
+    return TNRDMTL(network(trial), gamma=trial.value, proximal=True, step_size=step_size)
+
+
+TRUNK = ("conv1", "conv2", "conv3", "fc1")
+KINDS = ("laf", "tucker", "tt")
+LARGE, SMALL = (0.003, 0.01, 0.03, 0.1, 0.3), (0.001, 0.003, 0.01, 0.03, 0.1)
+
+ARMS: dict[str, Arm] = {
+    "stl": Arm(stl, (0.01, 0.02, 0.035, 0.05, 0.07), number="lr"),
+    **{kind: Arm(partial(norm, kind=kind)) for kind in KINDS},
+    # 50 losses on one trunk ask for smaller steps
+    "hard-sharing": Arm(hard_sharing, (0.0005, 0.001, 0.002, 0.005, 0.01), number="lr"),
+    "laf-tuned": Arm(partial(norm, kind="laf"), LARGE),
+    "tucker-tuned": Arm(partial(norm, kind="tucker"), SMALL),
+    "tt-tuned": Arm(partial(norm, kind="tt"), SMALL),
+    "uncoupled-tuned": Arm(partial(norm, kind="uncoupled"), LARGE),
+    "weight-decay-tuned": Arm(weight_decay, (0.0003, 0.001, 0.003, 0.01, 0.03)),
+    "proximal-tuned": Arm(proximal, LARGE),
+}
+PAPER_ARMS = ("stl", *KINDS)
+AVERAGED_ARMS: dict[str, Arm] = {
+    f"{kind}-averaged": Arm(partial(norm, kind=kind, averaged=True))
+    for kind in (*KINDS, "uncoupled")
+}
+#: Optimisers that the paper may have used for figure 1, under STL.
+OPTIMISERS: dict[str, Arm] = {
+    f"{optimizer}-{lr:g}-batch-{batch}": Arm(
+        stl, protocol={"optimizer": optimizer, "lr": lr, "batch_size": batch}
     )
-    return method, history, lengths
+    for optimizer, steps in (("adam", (0.0005, 0.001)), ("sgd", (0.02, 0.03)))
+    for lr in steps
+    for batch in (16, 32)
+}
+#: The ambiguities of the paper: each changes one thing of one arm.
+VARIANTS: dict[str, Arm] = {
+    **{f"{kind}-mean-norms": replace(ARMS[kind], protocol={"reduction": "mean"}) for kind in KINDS},
+    "tt-torch-order": replace(ARMS["tt"], protocol={"axis_order": "torch"}),
+    "laf-stl-start": replace(ARMS["laf"], start="stl"),
+    # as many steps as the start at STL has in all
+    "stl-800-steps": Arm(stl, number="lr", like="stl", protocol={"steps": 800}),
+    "stl-52px": Arm(stl, number="lr", like="stl", protocol={"padding": "valid"}),
+    "laf-52px": replace(ARMS["laf"], protocol={"padding": "valid"}),
+}
+
+
+def training(trial: Trial) -> dict[str, Any]:
+    """The optimiser, for all arms the same but for a tuned step size."""
+    protocol = trial.protocol
+    optimizer = partial(torch.optim.SGD, lr=protocol.lr, momentum=protocol.momentum)
+    if protocol.optimizer == "adam":
+        optimizer = partial(torch.optim.Adam, lr=protocol.lr)
+    return {"steps": protocol.steps, "batch_size": protocol.batch_size, "optimizer": optimizer}
+
+
+# What is measured
 
 
 def layer_lengths(method: NetworkMethod) -> dict[str, float]:
@@ -191,45 +183,20 @@ def layer_lengths(method: NetworkMethod) -> dict[str, float]:
     }
 
 
-def table1(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    arms: Iterable[str],
-    repeats: Iterable[int],
-    protocol: Protocol,
-    strengths: dict[str, float],
-    device: str = "auto",
-) -> None:
-    """Table 1 and its controls: test accuracy of every arm in every repeat, into ``result``.
+def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """Accuracy and losses, and how the layers have changed.
 
-    Records, besides ``accuracy_percent`` (with every task's) and ``train_cross_entropy``, for each
-    layer ``l`` with a copy for each task: ``alignment/l`` (sharing, free of shrinkage),
-    ``length/l`` (final over initial sum of the tasks' Frobenius norms: shrinkage alone) and, for
-    the arms with a norm, ``sharing_strength/l`` (both at once).
+    Records, besides ``accuracy_percent`` (with every task's) and cross-entropies, for each layer
+    ``l`` with a copy for each task: ``alignment/l`` (sharing, free of shrinkage), ``length/l``
+    (final over initial sum of the tasks' Frobenius norms: shrinkage alone) and, for the arms with
+    a norm, ``sharing_strength/l`` (both at once).
     """
-    for repeat in repeats:
-        parts = parts_of(tasks, repeat, protocol)
-        for arm in arms:
-            strength = strengths.get(arm)
-            method, _, before = train_arm(
-                arm, parts, repeat, protocol, strength=strength, device=device
-            )
-            add = partial(result.add, arm=arm, repeat=repeat, seed=repeat)
-            add_scores(add, method, parts, before)
-
-
-def add_scores(
-    add: Callable[..., None],
-    method: Method,
-    parts: dict[str, TaskSet],
-    before: dict[str, float],
-) -> None:
-    """Record a trained method by ``add``: accuracy and losses, and how its layers have changed."""
+    method = outcome.method
     test, train = evaluate(method, parts["test"]), evaluate(method, parts["train"])
     add(metric=test.metric, value=test.mean, per_task=[round(x, 3) for x in test.per_task])
     add(metric="train_cross_entropy", value=train.mean_loss)
     add(metric="test_cross_entropy", value=test.mean_loss)
+    before = layer_lengths(outcome.untrained())
     for name, length in layer_lengths(method).items():
         add(metric=f"length/{name}", value=length / before[name])
     for name, value in layer_alignment(method).items():
@@ -239,82 +206,78 @@ def add_scores(
             add(metric=f"sharing_strength/{name}", value=value)
 
 
-def tune(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    arms: Iterable[str],
-    protocol: Protocol,
-    device: str = "auto",
-    grids: Mapping[str, Sequence[float]] = GRIDS,
-    train: Callable[..., tuple] = train_arm,
-) -> None:
-    """Validation accuracy of every value of ``grids``, on the tuning split alone."""
-    parts = parts_of(tasks, TUNING_REPEAT, protocol)
-    for arm in arms:
-        for strength in grids[arm]:
-            try:
-                method, *_ = train(
-                    arm, parts, TUNING_REPEAT, protocol, strength=strength, device=device
-                )
-            except FloatingPointError:  # diverged: the worst there is
-                accuracy = 0.0
-            else:
-                accuracy = evaluate(method, parts["validation"]).mean
-            result.add(arm=f"{arm}@{strength:g}", metric="validation_percent", value=accuracy)
+#: Table 1 and its controls.
+TABLE1 = Study("tnrdmtl", ARMS, Protocol(), split, training, measure)
 
 
-def chosen(tuning: Result) -> dict[str, float]:
-    """The value of every arm with the best validation accuracy, the weaker one of a tie."""
-    best: dict[str, tuple[float, float]] = {}
-    for record in tuning.records:
-        arm, strength = record["arm"].split("@")
-        candidate = (record["value"], -float(strength))
-        best[arm] = max(best.get(arm, candidate), candidate)
-    return {arm: -negative for arm, (_, negative) in best.items()}
+def measure_accuracy(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """Test accuracy alone."""
+    test = evaluate(outcome.method, parts["test"])
+    add(metric=test.metric, value=test.mean)
 
 
-# Optimisers that the paper may have used for figure 1: settings of Protocol.
-OPTIMISERS: dict[str, dict[str, Any]] = {
-    f"{optimizer}-{lr:g}-batch-{batch}": {
-        "optimizer": optimizer,
-        "lr": lr,
-        "batch_size": batch,
-    }
-    for optimizer, steps in (("adam", (0.0005, 0.001)), ("sgd", (0.02, 0.03)))
-    for lr in steps
-    for batch in (16, 32)
-}
+#: Where the paper can be read in two ways; compare with Table 1.
+AMBIGUITIES = replace(TABLE1, arms={**ARMS, **VARIANTS}, measure=measure_accuracy)
 
 
-def calibrate(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    optimisers: Iterable[str],
-    protocol: Protocol,
-    device: str = "auto",
-) -> None:
-    """STL's training cross-entropy under every optimiser, on the tuning split: which one is near
-    the curve that the paper prints? Records as :func:`figure1`; the arm is the optimiser."""
-    parts = parts_of(tasks, TUNING_REPEAT, protocol)
-    for name in optimisers:
-        _, history, _ = train_arm(
-            "stl",
-            parts,
-            TUNING_REPEAT,
-            replace(protocol, **OPTIMISERS[name]),
-            device=device,
-            probe=lambda method: {"loss": evaluate(method, parts["train"]).mean_loss},
-            probe_at=range(0, protocol.steps + 1, 25),
-        )
-        for seen in history.probes:
-            result.add(
-                arm=name, metric="train_cross_entropy", value=seen["loss"], step=seen["step"]
-            )
+# Figure 1: training cross-entropy (of the whole training part) and norm against the iteration
 
 
-def nearest(calibration: Result, printed: dict[int, float]) -> str:
+def _train_loss(method: Method, parts: Parts) -> float:
+    return evaluate(method, parts["train"]).mean_loss
+
+
+def watch_loss(trial: Trial, parts: Parts) -> dict[str, Any]:
+    """The training cross-entropy every 25 steps."""
+
+    def probe(method: Method) -> dict[str, float]:
+        return {"train_cross_entropy": _train_loss(method, parts)}
+
+    return {"probe": probe, "probe_at": range(0, trial.protocol.steps + 1, 25)}
+
+
+def measure_curves(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """What was watched, step by step."""
+    for seen in outcome.history.probes:
+        for metric in seen.keys() - {"step"}:
+            add(metric=metric, value=seen[metric], step=seen["step"])
+
+
+def watch_norm(trial: Trial, parts: Parts) -> dict[str, Any]:
+    """The cross-entropy and the mean over layers of the mean over components of the arm's norm.
+
+    LAF for STL, which the figure does not show.
+    """
+
+    def probe(method: Method) -> dict[str, float]:
+        meter = method if isinstance(method, TNRDMTL) else TNRDMTL(method.network)
+        loss = _train_loss(method, parts)
+        return {"train_cross_entropy": loss, "norm": float(meter.mean_norm().detach())}
+
+    return {"probe": probe, "probe_at": (0, 5, *range(25, trial.protocol.steps + 1, 25))}
+
+
+def measure_figure1(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """The curves, and the test at the end."""
+    measure(add, outcome, parts)
+    add(metric="initial_norm", value=outcome.history.probes[0]["norm"])
+    measure_curves(add, outcome, parts)
+
+
+#: STL takes the protocol's step size, the optimiser's that is nearest to the printed curve.
+FIGURE1 = replace(
+    TABLE1,
+    arms={**ARMS, "stl": Arm(stl), **AVERAGED_ARMS},
+    watch=watch_norm,
+    measure=measure_figure1,
+)
+#: STL under every optimiser, on the tuning split: which one is near the curve that is printed?
+CALIBRATION = replace(
+    TABLE1, arms=OPTIMISERS, watch=watch_loss, measure=measure_curves, tuning_splits=()
+)
+
+
+def nearest(calibration: Result, printed: Mapping[int, float]) -> str:
     """The optimiser whose curve has the least median relative deviation from the printed one."""
     deviations: dict[str, list[float]] = {}
     for record in calibration.records:
@@ -325,44 +288,11 @@ def nearest(calibration: Result, printed: dict[int, float]) -> str:
     return min(deviations, key=lambda arm: median(deviations[arm]))
 
 
-def figure1(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    arms: Iterable[str],
-    repeats: Iterable[int],
-    protocol: Protocol,
-    device: str = "auto",
-) -> None:
-    """Figure 1: training cross-entropy and norm against the iteration, and the test at the end.
-
-    ``train_cross_entropy`` is of the whole training part, ``norm`` the mean over layers of the
-    mean over components (which norm: the arm's own; LAF for STL, which the figure does not show).
-    """
-    at = (0, 5, *range(25, protocol.steps + 1, 25))
-    for repeat in repeats:
-        parts = parts_of(tasks, repeat, protocol)
-        for arm in arms:
-            add = partial(result.add, arm=arm, repeat=repeat, seed=repeat)
-
-            def probe(method: Method, train=parts["train"], arm=arm) -> dict[str, float]:
-                meter = TNRDMTL(method.network) if arm == "stl" else method
-                loss = evaluate(method, train).mean_loss
-                return {"loss": loss, "norm": float(meter.mean_norm().detach())}
-
-            method, history, before = train_arm(
-                arm, parts, repeat, protocol, device=device, probe=probe, probe_at=at
-            )
-            add_scores(add, method, parts, before)
-            for seen in history.probes:
-                if seen["step"] == 0:
-                    add(metric="initial_norm", value=seen["norm"])
-                add(metric="train_cross_entropy", value=seen["loss"], step=seen["step"])
-                add(metric="norm", value=seen["norm"], step=seen["step"])
+# The authors' demonstration: STL against LAF, training loss every 100 full-batch steps
 
 
 def demo_tasks(seed: int, *, samples: int = 100, features: int = 20) -> TaskSet:
-    """The authors' demonstration: three noise-free linear regressions of one X, 3, 2 and 5 outputs.
+    """Three noise-free linear regressions of one X, with 3, 2 and 5 outputs.
 
     ``X ~ N(0, 1)``, ``Y_t = X A_t``, ``A_t ~ N(0, 1)``.
     """
@@ -375,70 +305,32 @@ def demo_tasks(seed: int, *, samples: int = 100, features: int = 20) -> TaskSet:
     return TaskSet("tnrdmtl-demo", tasks, licence="generated")
 
 
-def demo(
-    result: Result, *, repeats: Iterable[int], steps: int = 1000, device: str = "auto"
-) -> None:
-    """The authors' demonstration: STL against LAF, training loss every 100 full-batch steps.
+def _demo(trial: Trial, method: Callable[..., Method]) -> Method:
+    """An MLP 20-10-k with sigmoid units, truncated normal weights of deviation 1."""
+    tasks = trial.train
+    return method(mlp(tasks[0].inputs.shape[1], tasks.outputs, seed=trial.repeat))
 
-    An MLP 20-10-k with sigmoid units, truncated normal weights of deviation 1, Adam at 0.01; the
-    loss is the *mean* over tasks plus 0.001 times the LAF norm of the first layer. Ours sums over
-    tasks, so gamma is three times 0.001, and the loss is divided by three.
+
+def _measure_demo(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """The loss is the *mean* over tasks plus 0.001 times the LAF norm of the first layer.
+
+    Ours sums over tasks, so gamma is three times 0.001, and the loss is divided by three.
     """
-    for repeat in repeats:
-        tasks = demo_tasks(repeat)
-        for arm in ("stl", "laf"):
-            network = mlp(tasks[0].inputs.shape[1], tasks.outputs, seed=repeat)
-            method = STL(network) if arm == "stl" else TNRDMTL(network, gamma=0.001 * len(tasks))
-            history = fit(
-                method,
-                tasks,
-                steps=steps,
-                optimizer=partial(torch.optim.Adam, lr=0.01),
-                device=device,
-            )
-            total = (history.loss.sum(1) + history.penalty) / len(tasks)
-            add = partial(result.add, arm=arm, repeat=repeat, seed=repeat, metric="train_loss")
-            for step in range(0, steps, 100):
-                add(value=float(total[step]), step=step)
-            last = (steps - 1) // 100 * 100
-            add(value=float(total[last]))
+    history, steps = outcome.history, outcome.trial.protocol.steps
+    total = (history.loss.sum(1) + history.penalty) / history.loss.shape[1]
+    for step in range(0, steps, 100):
+        add(metric="train_loss", value=float(total[step]), step=step)
+    add(metric="train_loss", value=float(total[(steps - 1) // 100 * 100]))
 
 
-# The ambiguities of the paper: each changes one thing of one arm.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "laf-mean-norms": ("laf", {"reduction": "mean"}),
-    "tucker-mean-norms": ("tucker", {"reduction": "mean"}),
-    "tt-mean-norms": ("tt", {"reduction": "mean"}),
-    "tt-torch-order": ("tt", {"axis_order": "torch"}),
-    "laf-stl-start": ("laf", {}),
-    "stl-800-steps": ("stl", {"steps": 800}),  # as many steps as the start at STL has in all
-    "stl-52px": ("stl", {"padding": "valid"}),
-    "laf-52px": ("laf", {"padding": "valid"}),
-}
-
-
-def ambiguity(
-    result: Result,
-    tasks: TaskSet,
-    *,
-    variants: Iterable[str],
-    repeats: Iterable[int],
-    protocol: Protocol,
-    strengths: dict[str, float],
-    device: str = "auto",
-) -> None:
-    """Test accuracy where the paper can be read in two ways; compare with :func:`table1`."""
-    for repeat in repeats:
-        for variant in variants:
-            arm, changes = VARIANTS[variant]
-            changed = replace(protocol, **changes)
-            parts = parts_of(tasks, repeat, changed)
-            run = partial(train_arm, parts=parts, repeat=repeat, protocol=changed, device=device)
-            start = "stl" if variant == "laf-stl-start" else arm
-            method, *_ = run(start, strength=strengths.get(start))
-            if start != arm:
-                method, *_ = run(arm, strength=strengths.get(arm), stl=method)
-            scores = evaluate(method, parts["test"])
-            result.add(
-                arm=variant, repeat=repeat, seed=repeat, metric=scores.metric, value=scores.mean
-            )
+DEMO = Study(
+    name="tnrdmtl",
+    arms={
+        "stl": Arm(partial(_demo, method=STL)),
+        "laf": Arm(partial(_demo, method=partial(TNRDMTL, gamma=0.001 * 3))),
+    },
+    protocol=Protocol(steps=1000, batch_size=None, optimizer="adam", lr=0.01),
+    split=lambda tasks, repeat, protocol: {"train": demo_tasks(repeat)},
+    training=training,
+    measure=_measure_demo,
+)

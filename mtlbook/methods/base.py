@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtlbook.layers import TaskLayer, TaskNetwork
 from mtlbook.relations import Relation, cosine_relation
+from mtlbook.tasks import TaskSet
 
 
 class Method(nn.Module):
@@ -30,6 +31,10 @@ class Method(nn.Module):
 
     update_every: int = 1
     tasks: Sequence
+
+    def solve(self, train: TaskSet) -> bool:
+        """Learn by iterations of its own, and say so; False where it learns by gradient steps."""
+        return False
 
     def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """T batches, whose sizes and shapes may differ, to T outputs."""
