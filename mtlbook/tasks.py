@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -138,6 +139,26 @@ class TaskSet(Sequence):
             tasks = tuple(replace(task, inputs=tasks[0].inputs) for task in tasks)
         return replace(self, tasks=tasks)
 
+    def fingerprint(self) -> list[float]:
+        r"""Eleven numbers that tell whether the loaded tensors are those of another time or place.
+
+        Returns
+        -------
+        list of float
+            Tasks, samples, and of inputs, targets and groups each the logarithm of their length as
+            one vector and two projections on it; see :func:`fingerprints_agree`.
+
+        Notes
+        -----
+        The projections are :math:`z = \sum_{nm} x_{nm} e^{i (n^2 + \sqrt 2 m^2)} / \|x\|` over
+        samples n of all tasks in their order and entries m, real and imaginary part: no random
+        numbers, but phases that look like some. Tasks that share their inputs have
+        the fingerprint of tasks with copies of them.
+        """
+        groups = [task.groups for task in self if task.groups is not None]
+        parts = [task.inputs for task in self], [task.targets for task in self], groups
+        return [float(len(self)), float(self.samples), *(x for p in parts for x in _project(p))]
+
     def subset(self, tasks: Sequence[int]) -> TaskSet:
         """Some of the tasks."""
         return replace(self, tasks=tuple(self.tasks[t] for t in tasks))
@@ -159,6 +180,44 @@ class TaskSet(Sequence):
         return replace(
             moved, tasks=tuple(replace(t, targets=t.targets.to(device)) for t in moved.tasks)
         )
+
+
+def fingerprints_agree(a: Sequence[float], b: Sequence[float], *, tolerance: float = 1e-5) -> bool:
+    """Whether two fingerprints are of the same data, up to a relative error of ``tolerance``.
+
+    Lengths are logarithms and projections are of vectors of length one, so that one absolute
+    tolerance is a relative one of the data; nothing agrees with what is not a number.
+    """
+    return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
+
+
+def _project(tensors: Sequence[Tensor]) -> list[float]:
+    """Log length, and the real and imaginary part of z, of T tensors as one vector."""
+    read = {id(x): x for x in tensors}  # what tasks share is read once
+    rows = {key: _project_samples(x) for key, x in read.items()}
+    samples = torch.cat([rows[id(x)] for x in tensors]) if tensors else torch.zeros(0, 3)
+    length = math.sqrt(float(samples[:, 2].sum()))
+    if length == 0:
+        return [0.0, 0.0, 0.0]
+    z = (_phases(len(samples), 1.0) * torch.view_as_complex(samples[:, :2].contiguous())).sum()
+    return [math.log(length), float(z.real) / length, float(z.imag) / length]
+
+
+def _project_samples(x: Tensor) -> Tensor:
+    """Of each sample the two projections and the squared length, shape ``(n, 3)`` in float64."""
+    x = x.detach().flatten(1) if x.ndim > 1 else x.detach()[:, None]
+    phases = torch.view_as_real(_phases(x.shape[1], math.sqrt(2)))
+    rows = []
+    for part in x.split(max(1, 2**18 // max(1, x.shape[1]))):  # bounds the memory in float64
+        part = part.to("cpu", torch.float64)
+        rows.append(torch.cat([part @ phases, part.square().sum(1, keepdim=True)], 1))
+    return torch.cat(rows)
+
+
+def _phases(count: int, frequency: float) -> Tensor:
+    """``exp(i frequency k^2)`` for k = 1 .. count."""
+    squares = torch.arange(1, count + 1, dtype=torch.float64).square()
+    return torch.polar(torch.ones_like(squares), frequency * squares)
 
 
 def split_per_class(
