@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mtlbook.tensors import Ragged
 
@@ -231,6 +232,12 @@ class TaskNetwork(nn.Module):
     def features(self, inputs: Sequence[Tensor]) -> Ragged:
         """The trunk's output, ``(T, B, features)``."""
         batch = Ragged.stack(inputs)
+        normalised = [m for m in self.trunk.modules() if isinstance(m, BatchNorm) and m.training]
+        if normalised and batch.lengths is not None:
+            raise ValueError(
+                "inputs: expected as many samples of every task, since BatchNorm would count what "
+                f"pads them, got {batch.lengths}"
+            )
         return batch.like(self.trunk(batch.padded))
 
     def forward(self, inputs: Sequence[Tensor]) -> Ragged:

@@ -56,6 +56,25 @@ class Task:
                 f"got {self.classes} with {self.loss!r}"
             )
 
+        if self.targets.device.type == "cpu" and len(self):  # elsewhere a look would be a wait
+            self._check_targets()
+
+    def _check_targets(self) -> None:
+        y = self.targets
+        if self.loss == "cross_entropy":
+            expected = f"whole numbers of 0 to {self.classes - 1}, shape (n,)"
+            right = y.ndim == 1 and not y.is_floating_point()
+            right = right and 0 <= int(y.min()) and int(y.max()) < self.classes
+        elif self.loss == "bce":
+            expected, right = "numbers of 0 to 1", bool(((y >= 0) & (y <= 1)).all())
+        else:
+            expected, right = "finite numbers", bool(y.isfinite().all())
+        if not right:
+            raise ValueError(
+                f"targets: expected {expected} with loss {self.loss!r} of task {self.name!r}, got "
+                f"{y.dtype} of {y.min().item():g} to {y.max().item():g}, shape {tuple(y.shape)}"
+            )
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -64,12 +83,11 @@ class Task:
         """Width of the head that the task needs."""
         return self.classes if self.classes is not None else self.targets.shape[1]
 
-    def select(self, indices: Tensor) -> Task:
-        """The samples at ``indices``."""
+    def select(self, indices: Tensor, *, inputs: Tensor | None = None) -> Task:
+        """The samples at ``indices``; their inputs need not be copied where they are given."""
         groups = None if self.groups is None else self.groups[indices]
-        return replace(
-            self, inputs=self.inputs[indices], targets=self.targets[indices], groups=groups
-        )
+        inputs = self.inputs[indices] if inputs is None else inputs
+        return replace(self, inputs=inputs, targets=self.targets[indices], groups=groups)
 
 
 @dataclass(frozen=True)
@@ -134,10 +152,10 @@ class TaskSet(Sequence):
             raise ValueError(
                 f"indices: expected one tensor for each of {len(self)} tasks, got {len(indices)}"
             )
-        tasks = tuple(t.select(i) for t, i in zip(self.tasks, indices, strict=True))
-        if self.shared_inputs and all(torch.equal(i, indices[0]) for i in indices):
-            tasks = tuple(replace(task, inputs=tasks[0].inputs) for task in tasks)
-        return replace(self, tasks=tasks)
+        shared = self.shared_inputs and all(torch.equal(i, indices[0]) for i in indices)
+        inputs = self.tasks[0].inputs[indices[0]] if shared else None
+        tasks = (t.select(i, inputs=inputs) for t, i in zip(self.tasks, indices, strict=True))
+        return replace(self, tasks=tuple(tasks))
 
     def fingerprint(self) -> list[float]:
         r"""Eleven numbers that tell whether the loaded tensors are those of another time or place.

@@ -359,7 +359,7 @@ def test_a_perfect_model_is_right_every_time():
         ),
         (
             lambda m: evaluate(m, taskset(samples=(3, 0, 3))),
-            r"test: expected samples in every task, got \[3, 0, 3\]",
+            r"tasks: expected samples in every task, got \[3, 0, 3\]",
         ),
         (
             lambda m: evaluate(m, TaskSet("m", [task(kind, 3, 3) for kind in LOSSES])),
