@@ -14,7 +14,7 @@ from torch import Tensor
 from mtlbook.batches import Batches, together
 from mtlbook.methods.base import Method
 from mtlbook.progress import Progress
-from mtlbook.tasks import TaskSet
+from mtlbook.tasks import Task, TaskSet
 from mtlbook.tensors import Ragged
 
 OptimizerFactory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
@@ -184,9 +184,10 @@ def fit(
 
     def look(done: int) -> None:
         if done in probe_at:
-            seen = {"step": done} | (probe(method) if probe else {})
-            if validation is not None:
-                seen["validation"] = evaluate(method, validation).mean
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                seen = {"step": done} | (probe(method) if probe else {})
+                if validation is not None:
+                    seen["validation"] = evaluate(method, validation).mean
             history.probes.append(seen)
 
     with _seeded(seed, device):
@@ -203,7 +204,8 @@ def fit(
     history.loss, history.penalty = losses.cpu(), penalties.cpu()
     if not bool(history.loss[-1].isfinite().all()):
         raise _diverged(steps, f"{history.loss[-1].mean():g}")
-    if broken := _not_finite(method.state_dict()):  # the last step has no loss after it
+    # the last step has no loss after it; where squares overflow, no norm is a number either
+    if broken := _not_finite({name: x.square() for name, x in method.state_dict().items()}):
         raise _diverged(steps, f"weights that are not in {list(broken)}")
     return history
 
@@ -224,10 +226,16 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _check_inputs(train: TaskSet) -> None:
-    tasks = train[:1] if train.shared_inputs else train
-    broken = _not_finite({task.name: task.inputs for task in tasks})
-    if broken:
-        raise ValueError(f"train: expected finite inputs, got numbers that are not, {broken}")
+    tasks = train[:1] if train.shared_inputs else train.tasks
+    if broken := _broken_tasks(tasks, [task.inputs for task in tasks]):
+        raise ValueError(f"train: expected finite inputs, got some that are not, by task: {broken}")
+
+
+def _broken_tasks(tasks: Sequence[Task], values: Sequence[Tensor]) -> dict[str, int]:
+    """:func:`_not_finite` of one tensor a task; names of tasks may repeat, their numbers do not."""
+    return _not_finite(
+        {f"{t} ({task.name})": x for t, (task, x) in enumerate(zip(tasks, values, strict=True))}
+    )
 
 
 @contextmanager
@@ -316,10 +324,7 @@ def predict(method: Method, tasks: TaskSet, *, chunk: int = 64) -> list[Tensor]:
 
 def _refuse(what: str, values: Sequence[Tensor], tasks: TaskSet) -> None:
     """Nothing that is not a number becomes a score."""
-    broken = _not_finite(
-        {f"{t} ({task.name})": x for t, (task, x) in enumerate(zip(tasks, values, strict=True))}
-    )
-    if broken:
+    if broken := _broken_tasks(tasks, values):
         raise FloatingPointError(
             f"{what}: expected finite numbers, got some that are not, by task: {broken}; "
             "did the training diverge, or are there such inputs?"

@@ -130,6 +130,31 @@ def test_split_is_random_and_repeatable():
             "classes: .* got 2 with 'bce'",
         ),
         (lambda: Task("a", torch.zeros(2, 1), torch.zeros(2), "mse").outputs, "targets: expected"),
+        *(
+            (
+                lambda y=y: Task("a", torch.zeros(2, 1), torch.tensor([0, y]), classes=2),
+                "targets: expected whole numbers of 0 to 1, .* of task 'a', got torch.* shape",
+            )
+            for y in (2, -1, -100, 0.5, math.nan)
+        ),
+        (
+            lambda: Task("a", torch.zeros(2, 1), torch.zeros(2, 1).long(), classes=2),
+            r"targets: expected whole numbers .* shape \(2, 1\)",
+        ),
+        *(
+            (
+                lambda y=y: Task("a", torch.zeros(2, 1), torch.tensor([[0], [y]]), "bce"),
+                "targets: expected numbers of 0 to 1 with loss 'bce'",
+            )
+            for y in (-1.0, 2.0, math.nan)
+        ),
+        *(
+            (
+                lambda y=y: Task("a", torch.zeros(2, 1), torch.tensor([[0], [y]]), "mse"),
+                "targets: expected finite numbers with loss 'mse'",
+            )
+            for y in (math.inf, math.nan)
+        ),
         (lambda: TaskSet("nothing", []), "tasks: expected at least one .* 'nothing'"),
         (
             lambda: TaskSet("one", [classification()]).select([]),
@@ -165,6 +190,19 @@ class TestSharedInputs:
         assert meta.shared_inputs and meta[2].inputs.device.type == "meta"
         assert not tasks.select([rows, rows, rows.flip(0)]).shared_inputs
         assert not tasks.subset([1]).shared_inputs
+
+    def test_selection_copies_what_is_shared_once(self):
+        tasks, rows, copied = self.tasks(), torch.tensor([4, 1, 7]), []
+
+        class Counted(torch.Tensor):
+            def __getitem__(self, key):
+                copied.append(key)
+                return torch.Tensor.__getitem__(self, key)
+
+        counted = tasks.map_inputs(lambda x: x.as_subclass(Counted))
+        part = counted.select([rows] * 3)
+        assert part.shared_inputs and torch.equal(part[2].inputs, tasks[0].inputs[rows])
+        assert len(copied) == 1
 
     def test_batches_show_all_tasks_the_same_samples(self):
         tasks = self.tasks()
