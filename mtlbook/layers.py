@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from mtlbook.tensors import Ragged
 
@@ -24,7 +25,8 @@ def truncated_normal_(tensor: Tensor, *, std: float, generator: torch.Generator)
     both, so a seed means the same weights in every version.
     """
     tensor.normal_(0, std, generator=generator)
-    while bool((outside := tensor.abs() > 2 * std).any()):
+    # a tensor on the meta device has no numbers to look at
+    while not tensor.is_meta and bool((outside := tensor.abs() > 2 * std).any()):
         again = torch.empty_like(tensor).normal_(0, std, generator=generator)
         tensor.copy_(torch.where(outside, again, tensor))
     return tensor
@@ -231,6 +233,12 @@ class TaskNetwork(nn.Module):
     def features(self, inputs: Sequence[Tensor]) -> Ragged:
         """The trunk's output, ``(T, B, features)``."""
         batch = Ragged.stack(inputs)
+        normalised = [m for m in self.trunk.modules() if isinstance(m, BatchNorm) and m.training]
+        if normalised and batch.lengths is not None:
+            raise ValueError(
+                "inputs: expected as many samples of every task, since BatchNorm would count what "
+                f"pads them, got {batch.lengths}"
+            )
         return batch.like(self.trunk(batch.padded))
 
     def forward(self, inputs: Sequence[Tensor]) -> Ragged:

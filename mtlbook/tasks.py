@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -55,6 +56,25 @@ class Task:
                 f"got {self.classes} with {self.loss!r}"
             )
 
+        if self.targets.device.type == "cpu" and len(self):  # elsewhere a look would be a wait
+            self._check_targets()
+
+    def _check_targets(self) -> None:
+        y = self.targets
+        if self.loss == "cross_entropy":
+            expected = f"whole numbers of 0 to {self.classes - 1}, shape (n,)"
+            right = y.ndim == 1 and not y.is_floating_point()
+            right = right and 0 <= int(y.min()) and int(y.max()) < self.classes
+        elif self.loss == "bce":
+            expected, right = "numbers of 0 to 1", bool(((y >= 0) & (y <= 1)).all())
+        else:
+            expected, right = "finite numbers", bool(y.isfinite().all())
+        if not right:
+            raise ValueError(
+                f"targets: expected {expected} with loss {self.loss!r} of task {self.name!r}, got "
+                f"{y.dtype} of {y.min().item():g} to {y.max().item():g}, shape {tuple(y.shape)}"
+            )
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -63,12 +83,11 @@ class Task:
         """Width of the head that the task needs."""
         return self.classes if self.classes is not None else self.targets.shape[1]
 
-    def select(self, indices: Tensor) -> Task:
-        """The samples at ``indices``."""
+    def select(self, indices: Tensor, *, inputs: Tensor | None = None) -> Task:
+        """The samples at ``indices``; their inputs need not be copied where they are given."""
         groups = None if self.groups is None else self.groups[indices]
-        return replace(
-            self, inputs=self.inputs[indices], targets=self.targets[indices], groups=groups
-        )
+        inputs = self.inputs[indices] if inputs is None else inputs
+        return replace(self, inputs=inputs, targets=self.targets[indices], groups=groups)
 
 
 @dataclass(frozen=True)
@@ -124,33 +143,6 @@ class TaskSet(Sequence):
         """Whether all tasks look at the very same samples: one tensor, several targets."""
         return len(self) > 1 and all(task.inputs is self.tasks[0].inputs for task in self.tasks)
 
-    def fingerprint(self) -> list[float]:
-        """Six numbers that tell these samples from others, whatever library loaded them.
-
-        Projections of inputs, targets and groups, in float64, on cosines of the indices of task,
-        sample and feature, over the root of the number of terms; the last ones count. No random
-        generator is involved, and nothing depends on the device.
-        """
-        sums, counts = [0.0, 0.0, 0.0, 0.0], [0, 0]
-        rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        for t, task in enumerate(self.tasks):
-            n, x = len(task), task.inputs
-            for k in range(2):
-                u = torch.cos(torch.arange(n, dtype=torch.float64) * (0.7 + k) + 1.3 * t)
-                if not (self.shared_inputs and t):
-                    rows.setdefault(k, []).append((u, x))
-                sums[2] += (k + 1) * float(_project(task.targets, u))
-                if task.groups is not None:
-                    sums[3] += (k + 1) * float(_project(task.groups, u))
-            counts[0] += n
-            counts[1] += 0 if self.shared_inputs and t else x.numel()
-        for k, pairs in rows.items():
-            sums[k] = sum(float(_project(x, u)) for u, x in pairs)
-        scales = [counts[1], counts[1], counts[0], counts[0]]
-        return [s / max(1, c) ** 0.5 for s, c in zip(sums, scales, strict=True)] + [
-            float(c) for c in counts
-        ]
-
     def select(self, indices: Sequence[Tensor]) -> TaskSet:
         """Of each task the samples at its own indices.
 
@@ -160,10 +152,30 @@ class TaskSet(Sequence):
             raise ValueError(
                 f"indices: expected one tensor for each of {len(self)} tasks, got {len(indices)}"
             )
-        tasks = tuple(t.select(i) for t, i in zip(self.tasks, indices, strict=True))
-        if self.shared_inputs and all(torch.equal(i, indices[0]) for i in indices):
-            tasks = tuple(replace(task, inputs=tasks[0].inputs) for task in tasks)
-        return replace(self, tasks=tasks)
+        shared = self.shared_inputs and all(torch.equal(i, indices[0]) for i in indices)
+        inputs = self.tasks[0].inputs[indices[0]] if shared else None
+        tasks = (t.select(i, inputs=inputs) for t, i in zip(self.tasks, indices, strict=True))
+        return replace(self, tasks=tuple(tasks))
+
+    def fingerprint(self) -> list[float]:
+        r"""Eleven numbers that tell whether the loaded tensors are those of another time or place.
+
+        Returns
+        -------
+        list of float
+            Tasks, samples, and of inputs, targets and groups each the logarithm of their length as
+            one vector and two projections on it; see :func:`mtlbook.ledger.currency.fingerprints_agree`.
+
+        Notes
+        -----
+        The projections are :math:`z = \sum_{nm} x_{nm} e^{i (n^2 + \sqrt 2 m^2)} / \|x\|` over
+        samples n of all tasks in their order and entries m, real and imaginary part: no random
+        numbers, but phases that look like some. Tasks that share their inputs have
+        the fingerprint of tasks with copies of them.
+        """
+        groups = [task.groups for task in self if task.groups is not None]
+        parts = [task.inputs for task in self], [task.targets for task in self], groups
+        return [float(len(self)), float(self.samples), *(x for p in parts for x in _project(p))]
 
     def subset(self, tasks: Sequence[int]) -> TaskSet:
         """Some of the tasks."""
@@ -188,12 +200,33 @@ class TaskSet(Sequence):
         )
 
 
-def _project(x: Tensor, u: Tensor) -> Tensor:
-    """Samples ``(n, ...)`` on weights of samples ``(n,)`` and of features: a scalar."""
-    x = x.detach().cpu().flatten(1) if x.ndim > 1 else x.detach().cpu()[:, None]
-    v = torch.cos(torch.arange(x.shape[1], dtype=torch.float64) * 0.9 + 0.4)
-    return sum((a @ (b.double() @ v) for a, b in zip(u.split(1024), x.split(1024), strict=True)),
-               torch.zeros((), dtype=torch.float64))  # fmt: skip
+def _project(tensors: Sequence[Tensor]) -> list[float]:
+    """Log length, and the real and imaginary part of z, of T tensors as one vector."""
+    read = {id(x): x for x in tensors}  # what tasks share is read once
+    rows = {key: _project_samples(x) for key, x in read.items()}
+    samples = torch.cat([rows[id(x)] for x in tensors]) if tensors else torch.zeros(0, 3)
+    length = math.sqrt(float(samples[:, 2].sum()))
+    if length == 0:
+        return [0.0, 0.0, 0.0]
+    z = (_phases(len(samples), 1.0) * torch.view_as_complex(samples[:, :2].contiguous())).sum()
+    return [math.log(length), float(z.real) / length, float(z.imag) / length]
+
+
+def _project_samples(x: Tensor) -> Tensor:
+    """Of each sample the two projections and the squared length, shape ``(n, 3)`` in float64."""
+    x = x.detach().flatten(1) if x.ndim > 1 else x.detach()[:, None]
+    phases = torch.view_as_real(_phases(x.shape[1], math.sqrt(2)))
+    rows = []
+    for part in x.split(max(1, 2**18 // max(1, x.shape[1]))):  # bounds the memory in float64
+        part = part.to("cpu", torch.float64)
+        rows.append(torch.cat([part @ phases, part.square().sum(1, keepdim=True)], 1))
+    return torch.cat(rows)
+
+
+def _phases(count: int, frequency: float) -> Tensor:
+    """``exp(i frequency k^2)`` for k = 1 .. count."""
+    squares = torch.arange(1, count + 1, dtype=torch.float64).square()
+    return torch.polar(torch.ones_like(squares), frequency * squares)
 
 
 def split_per_class(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtlbook.batches import Batches, together
 from mtlbook.methods.base import Method
-from mtlbook.tasks import TaskSet
+from mtlbook.progress import Progress
+from mtlbook.tasks import Task, TaskSet
 from mtlbook.tensors import Ragged
 
 OptimizerFactory = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
@@ -85,88 +84,6 @@ def _pointwise(kind: str, outputs: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
 
 
-class Batches:
-    """Mini-batches of T tasks: every task goes through its own samples in its own random order.
-
-    Parameters
-    ----------
-    tasks : TaskSet
-    batch_size : int, optional
-        Samples of each task a step; None: all of them.
-    steps, seed : int
-    device : torch.device
-
-    Notes
-    -----
-    The orders of all steps are drawn beforehand on the CPU, so that they are the same on every
-    device. Tasks of one input shape are one padded tensor, and a batch is one gather; tasks of
-    different shapes give a plain list. Tasks that share their inputs go through them in one common
-    order, and the batch is one tensor, T times in a list: a method may look once.
-    """
-
-    def __init__(
-        self,
-        tasks: TaskSet,
-        *,
-        batch_size: int | None,
-        steps: int,
-        seed: int,
-        device: torch.device | str = "cpu",
-    ):
-        self.inputs = inputs_together(tasks.to(device))
-        self.shared = tasks.shared_inputs
-        self.targets = together([padded_targets(task, tasks).to(device) for task in tasks])
-        self.orders = None
-        if batch_size is not None:
-            generator = torch.Generator().manual_seed(seed)
-            orders = [
-                _endless_order(len(task), steps * batch_size, generator).view(steps, batch_size)
-                for task in (tasks[:1] if self.shared else tasks)
-            ]
-            orders = torch.stack(orders, 1).to(device)
-            self.orders = orders.expand(-1, len(tasks), -1)  # (steps, T, B)
-
-    def __getitem__(self, step: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        if self.orders is None:
-            return self.inputs, self.targets
-        order = self.orders[step]
-        targets = _take(self.targets, order)
-        if self.shared:
-            return [self.inputs[0][order[0]]] * len(self.inputs), targets
-        return _take(self.inputs, order), targets
-
-
-def together(tensors: list[Tensor]) -> Ragged | list[Tensor]:
-    """One padded tensor where the shapes of a sample agree, else the list itself."""
-    return Ragged.stack(tensors) if len({x.shape[1:] for x in tensors}) == 1 else tensors
-
-
-def inputs_together(tasks: TaskSet) -> Sequence[Tensor]:
-    """:func:`together` of the inputs; if tasks share them, one tensor, T times in a list."""
-    if tasks.shared_inputs:
-        return [tasks[0].inputs] * len(tasks)
-    return together([task.inputs for task in tasks])
-
-
-def padded_targets(task, tasks: TaskSet) -> Tensor:
-    """Targets of a regression task padded to the widest of the set; class numbers as they are."""
-    if task.targets.ndim == 1:
-        return task.targets
-    return F.pad(task.targets, (0, max(tasks.outputs) - task.targets.shape[1]))
-
-
-def _endless_order(n: int, length: int, generator: torch.Generator) -> Tensor:
-    rounds = -(-length // n)
-    return torch.cat([torch.randperm(n, generator=generator) for _ in range(rounds)])[:length]
-
-
-def _take(samples: Ragged | list[Tensor], order: Tensor) -> Sequence[Tensor]:
-    if isinstance(samples, Ragged):
-        tasks = torch.arange(len(samples), device=order.device)[:, None]
-        return Ragged(samples.padded[tasks, order])
-    return [x[i] for x, i in zip(samples, order, strict=True)]
-
-
 def step(
     method: Method,
     loss: TaskLoss,
@@ -234,7 +151,7 @@ def fit(
     optimizer : callable
         From parameters to an optimiser, e.g. ``partial(torch.optim.Adam, lr=1e-2)``.
     seed : int
-        Of the order of the samples.
+        Of the order of the samples, and of dropout.
     device : "auto" or a torch device
     probe : callable, optional
         ``probe(method) -> dict`` of numbers to keep.
@@ -251,6 +168,7 @@ def fit(
         empty = [task.name for task in train if not len(task)]
         raise ValueError(f"train: expected samples in every task, got none in {empty}")
     device = pick_device(device)
+    _check_inputs(train)
     method.to(device).train()
     if method.solve(train.to(device)):
         return History(torch.empty(0, len(train)), torch.empty(0))
@@ -262,28 +180,33 @@ def fit(
     losses = torch.empty(steps, len(train), device=device)
     penalties = torch.empty(steps, device=device)
     history, probe_at = History(losses, penalties), set(probe_at)
-    report = _Progress(steps)
+    report = Progress(steps)
 
     def look(done: int) -> None:
         if done in probe_at:
-            seen = {"step": done} | (probe(method) if probe else {})
-            if validation is not None:
-                seen["validation"] = evaluate(method, validation).mean
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                seen = {"step": done} | (probe(method) if probe else {})
+                if validation is not None:
+                    seen["validation"] = evaluate(method, validation).mean
             history.probes.append(seen)
 
-    look(0)
-    for i in range(steps):
-        try:
-            losses[i], penalties[i] = step(method, loss, optim, *batches[i])
-            if (i + 1) % method.update_every == 0:
-                method.update()
-        except torch.linalg.LinAlgError as error:  # decompositions refuse weights that are NaN
-            raise _diverged(i + 1, "weights that LAPACK refuses") from error
-        look(i + 1)
-        report(i + 1)
+    with _seeded(seed, device):
+        look(0)
+        for i in range(steps):
+            try:
+                losses[i], penalties[i] = step(method, loss, optim, *batches[i])
+                if (i + 1) % method.update_every == 0:
+                    method.update()
+            except torch.linalg.LinAlgError as error:  # decompositions refuse weights that are NaN
+                raise _diverged(i + 1, "weights that LAPACK refuses") from error
+            look(i + 1)
+            report(i + 1)
     history.loss, history.penalty = losses.cpu(), penalties.cpu()
     if not bool(history.loss[-1].isfinite().all()):
         raise _diverged(steps, f"{history.loss[-1].mean():g}")
+    # the last step has no loss after it; where squares overflow, no norm is a number either
+    if broken := _not_finite({name: x.square() for name, x in method.state_dict().items()}):
+        raise _diverged(steps, f"weights that are not in {list(broken)}")
     return history
 
 
@@ -292,6 +215,39 @@ def _diverged(steps: int, found: str) -> FloatingPointError:
         f"loss: expected finite values, got {found} at step {steps}; "
         "a smaller step size or a weaker penalty may help"
     )
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many numbers of a tensor are NaN or infinite, where any is; waits for the device once."""
+    if not tensors:
+        return {}
+    counts = torch.stack([(~x.isfinite()).sum() for x in tensors.values()]).tolist()
+    return {name: n for name, n in zip(tensors, counts, strict=True) if n}
+
+
+def _check_inputs(train: TaskSet) -> None:
+    tasks = train[:1] if train.shared_inputs else train.tasks
+    if broken := _broken_tasks(tasks, [task.inputs for task in tasks]):
+        raise ValueError(f"train: expected finite inputs, got some that are not, by task: {broken}")
+
+
+def _broken_tasks(tasks: Sequence[Task], values: Sequence[Tensor]) -> dict[str, int]:
+    """:func:`_not_finite` of one tensor a task; names of tasks may repeat, their numbers do not."""
+    return _not_finite(
+        {f"{t} ({task.name})": x for t, (task, x) in enumerate(zip(tasks, values, strict=True))}
+    )
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generators: seeded for a while, then as they were."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True)
@@ -337,23 +293,42 @@ def predict(method: Method, tasks: TaskSet, *, chunk: int = 64) -> list[Tensor]:
     -------
     list of T Tensor, shape ``(n_t, outputs of task t)``
         On the method's device.
+
+    Raises
+    ------
+    FloatingPointError
+        Where an output is not a finite number: it would still have a largest entry, and a score.
     """
     device, was_training = next(method.parameters()).device, method.training
     method.eval()
     sizes = [len(task) for task in tasks]
     if not all(sizes):
-        raise ValueError(f"test: expected samples in every task, got {sizes}")
+        raise ValueError(f"tasks: expected samples in every task, got {sizes}")
     outputs: list[list[Tensor]] = [[] for _ in sizes]
     for start in range(0, max(sizes), chunk):
         # a task that has run out of samples goes on with its last one, which is dropped
         rows = {
             n: torch.arange(start, min(start + chunk, max(sizes))).clamp(max=n - 1) for n in sizes
         }
-        part = tasks.select([rows[n] for n in sizes]).to(device)
-        for t, out in enumerate(method(inputs_together(part))):
+        if tasks.shared_inputs:
+            part = [tasks[0].inputs[rows[sizes[0]]].to(device)] * len(tasks)
+        else:
+            part = together([task.inputs[rows[len(task)]].to(device) for task in tasks])
+        for t, out in enumerate(method(part)):
             outputs[t].append(out[: max(0, sizes[t] - start)])
     method.train(was_training)
-    return [torch.cat(parts) for parts in outputs]
+    found = [torch.cat(parts) for parts in outputs]
+    _refuse("outputs", found, tasks)
+    return found
+
+
+def _refuse(what: str, values: Sequence[Tensor], tasks: TaskSet) -> None:
+    """Nothing that is not a number becomes a score."""
+    if broken := _broken_tasks(tasks, values):
+        raise FloatingPointError(
+            f"{what}: expected finite numbers, got some that are not, by task: {broken}; "
+            "did the training diverge, or are there such inputs?"
+        )
 
 
 @torch.no_grad()
@@ -375,6 +350,7 @@ def evaluate(method: Method, test: TaskSet, *, chunk: int = 64) -> Scores:
         targets = task.targets.to(out.device)
         losses.append(_pointwise(task.loss, out[:, None], targets[:, None]).mean())
         scores.append(_score(task.loss, out, targets).mean())
+    _refuse("loss", losses, test)
     per_task = torch.stack(scores)
     metric = "rmse" if kinds == {"mse"} else "accuracy_percent"
     per_task = per_task.sqrt() if metric == "rmse" else 100 * per_task
@@ -387,19 +363,3 @@ def _score(kind: str, outputs: Tensor, targets: Tensor) -> Tensor:
     if kind == "mse":
         return (outputs - targets).square().mean(-1)
     return ((outputs > 0) == (targets > 0.5)).float().mean(-1)
-
-
-class _Progress:
-    """Tells whoever waits how far the run is: a small file named by MTLBOOK_PROGRESS."""
-
-    def __init__(self, steps: int):
-        self.path = os.environ.get("MTLBOOK_PROGRESS")
-        self.steps, self.last = steps, 0.0
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if self.path and (now - self.last > 1 or done == self.steps):
-            self.last = now
-            part = Path(f"{self.path}.part")
-            part.write_text(json.dumps({"step": done, "steps": self.steps}))
-            part.replace(self.path)

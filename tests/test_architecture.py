@@ -23,6 +23,8 @@ FLOORS = [
     "tasks",
     "datasets",
     "methods",
+    "batches",
+    "progress",
     "training",
     "ledger",
     "study",

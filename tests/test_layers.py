@@ -75,7 +75,8 @@ def randomise_biases(network):
 def test_a_seed_means_the_same_weights_in_every_version_of_torch():
     """Literals that torch 2.6 and 2.14 draw alike; scalar and vectorised draws differ."""
     few = truncated_normal_(torch.empty(4), std=1.0, generator=torch.Generator().manual_seed(0))
-    close(few, torch.tensor([1.5409960747, -0.2934288979, -0.5966353416, 0.5684312582]))
+    # the third lay outside and was drawn again
+    close(few, torch.tensor([1.5409960747, -0.2934288979, 0.4033468366, 0.5684312582]))
     many = truncated_normal_(torch.empty(32), std=0.1, generator=torch.Generator().manual_seed(0))
     first = [-0.1125839874, -0.1152360216, -0.0250578579, -0.0433878824, 0.0848710388]
     close(many[:5], torch.tensor(first))

@@ -351,7 +351,7 @@ def test_begin_stamps_version_tunings_and_fingerprint(monkeypatch):
     assert result.numerics == {"mrn": NUMERICS["mrn"], "datasets": NUMERICS["datasets"]}
     assert result.uses == {"t": tuning.content_sha256()}
     assert result.data["fingerprint"] == tasks.fingerprint()
-    with pytest.raises(ValueError, match="study: expected one of .* got 'mnr'"):
+    with pytest.raises(ValueError, match=r"study: expected one of .* got 'mnr'"):
         Result.begin("e", {}, study="mnr")
     monkeypatch.setenv("MTLBOOK_PARAMETERS", json.dumps(["lr", "steps"]))
     with pytest.raises(ValueError, match=r"parameters: .* got none named \['steps'\]"):
@@ -361,7 +361,7 @@ def test_begin_stamps_version_tunings_and_fingerprint(monkeypatch):
 
 def test_data_are_the_same_by_hash_and_fingerprint():
     one = {"sha256": "1", "fingerprint": [1.0, 200.0]}
-    assert same_data(one, {"sha256": "1", "fingerprint": [1.000001, 200.0001]})
+    assert same_data(one, {"sha256": "1", "fingerprint": [1.000001, 200.000001]})
     assert same_data(one, {"sha256": "1"})
     assert not same_data(one, {"sha256": "1", "fingerprint": [1.001, 200.0]})
     assert not same_data(one, {"sha256": "2", "fingerprint": [1.0, 200.0]})

@@ -1,10 +1,15 @@
 """Tasks, sets of tasks and splits."""
 
+import cmath
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtlbook.ledger.currency import fingerprints_agree
 from mtlbook.tasks import Task, TaskSet, split_per_class
 from mtlbook.training import Batches
 
@@ -126,6 +131,31 @@ def test_split_is_random_and_repeatable():
             "classes: .* got 2 with 'bce'",
         ),
         (lambda: Task("a", torch.zeros(2, 1), torch.zeros(2), "mse").outputs, "targets: expected"),
+        *(
+            (
+                lambda y=y: Task("a", torch.zeros(2, 1), torch.tensor([0, y]), classes=2),
+                "targets: expected whole numbers of 0 to 1, .* of task 'a', got torch.* shape",
+            )
+            for y in (2, -1, -100, 0.5, math.nan)
+        ),
+        (
+            lambda: Task("a", torch.zeros(2, 1), torch.zeros(2, 1).long(), classes=2),
+            r"targets: expected whole numbers .* shape \(2, 1\)",
+        ),
+        *(
+            (
+                lambda y=y: Task("a", torch.zeros(2, 1), torch.tensor([[0], [y]]), "bce"),
+                "targets: expected numbers of 0 to 1 with loss 'bce'",
+            )
+            for y in (-1.0, 2.0, math.nan)
+        ),
+        *(
+            (
+                lambda y=y: Task("a", torch.zeros(2, 1), torch.tensor([[0], [y]]), "mse"),
+                "targets: expected finite numbers with loss 'mse'",
+            )
+            for y in (math.inf, math.nan)
+        ),
         (lambda: TaskSet("nothing", []), "tasks: expected at least one .* 'nothing'"),
         (
             lambda: TaskSet("one", [classification()]).select([]),
@@ -162,6 +192,19 @@ class TestSharedInputs:
         assert not tasks.select([rows, rows, rows.flip(0)]).shared_inputs
         assert not tasks.subset([1]).shared_inputs
 
+    def test_selection_copies_what_is_shared_once(self):
+        tasks, rows, copied = self.tasks(), torch.tensor([4, 1, 7]), []
+
+        class Counted(torch.Tensor):
+            def __getitem__(self, key):
+                copied.append(key)
+                return torch.Tensor.__getitem__(self, key)
+
+        counted = tasks.map_inputs(lambda x: x.as_subclass(Counted))
+        part = counted.select([rows] * 3)
+        assert part.shared_inputs and torch.equal(part[2].inputs, tasks[0].inputs[rows])
+        assert len(copied) == 1
+
     def test_batches_show_all_tasks_the_same_samples(self):
         tasks = self.tasks()
         batches = Batches(tasks, batch_size=4, steps=5, seed=1)
@@ -179,3 +222,99 @@ class TestSharedInputs:
         tasks = TaskSet("own", [Task(str(t), torch.randn(9, 4), y, loss="bce") for t in range(3)])
         inputs, _ = Batches(tasks, batch_size=4, steps=1, seed=1)[0]
         assert not torch.equal(inputs[0], inputs[1])
+
+
+CHANGES = {
+    "one image's sign": lambda x: (
+        x * torch.where(torch.arange(len(x)) == 7, -1, 1)[:, None, None, None]
+    ),
+    "scale": lambda x: x / 100,
+    "a sample's shift by one pixel": lambda x: torch.cat([x[:1].roll(1, -1), x[1:]]),
+    "two samples swapped": lambda x: x[[1, 0, *range(2, len(x))]],
+}
+
+
+class TestFingerprint:
+    def tasks(self, shared=False, kind="cross_entropy"):
+        x = torch.rand(3, 200, 1, 6, 6)
+        y = torch.randint(0, 4, (3, 200))
+        return TaskSet(
+            "f",
+            [
+                Task(str(t), x[0] if shared else x[t], y[t], classes=4, groups=y[t] + t)
+                if kind == "cross_entropy"
+                else Task(str(t), x[t], torch.randn(200, 2), kind)
+                for t in range(3)
+            ],
+        )
+
+    @pytest.mark.parametrize("shared", [False, True])
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_notices_other_inputs(self, change, shared):
+        tasks = self.tasks(shared)
+        if shared:
+            changed = tasks.map_inputs(CHANGES[change])
+        else:
+            other = replace(tasks[1], inputs=CHANGES[change](tasks[1].inputs))
+            changed = replace(tasks, tasks=(tasks[0], other, tasks[2]))
+        assert not fingerprints_agree(tasks.fingerprint(), changed.fingerprint())
+
+    @pytest.mark.parametrize("name", ["targets", "groups"])
+    def test_notices_one_label_or_group(self, name):
+        tasks = self.tasks()
+        values = getattr(tasks[2], name).clone()
+        values[-1] = (values[-1] + 1) % 4
+        changed = replace(tasks, tasks=(*tasks[:2], replace(tasks[2], **{name: values})))
+        assert not fingerprints_agree(tasks.fingerprint(), changed.fingerprint())
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda s: s.subset([1, 0, 2]),
+            lambda s: s.subset([0, 1]),
+            lambda s: s.select([torch.arange(199)] * 3),
+            lambda s: replace(s, tasks=[replace(t, groups=None) for t in s]),
+        ],
+    )
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_notices_other_tasks_and_samples(self, change, shared):
+        tasks = self.tasks(shared)
+        assert not fingerprints_agree(tasks.fingerprint(), change(tasks).fingerprint())
+
+    @pytest.mark.parametrize("kind", ["cross_entropy", "mse"])
+    def test_agrees_up_to_rounding_in_any_dtype_and_however_inputs_are_held(self, kind):
+        tasks = self.tasks(kind=kind)
+        own = tasks.fingerprint()
+        assert own == tasks.fingerprint() and len(own) == 11
+        assert all(isinstance(x, float) for x in own)
+        noise = tasks.map_inputs(lambda x: x * (1 + 1e-7 * torch.randn_like(x)))
+        for same in (noise, tasks.map_inputs(lambda x: x.double())):
+            assert fingerprints_agree(own, same.fingerprint())
+        shared = self.tasks(shared=True)
+        copies = replace(shared, tasks=[replace(t, inputs=t.inputs.clone()) for t in shared])
+        assert not copies.shared_inputs
+        assert fingerprints_agree(shared.fingerprint(), copies.fingerprint())
+
+    def test_neither_draws_nor_depends_on_a_generator(self):
+        tasks, state = self.tasks(), torch.get_rng_state()
+        tasks.fingerprint()
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_literals_of_whole_numbers_and_of_nothing(self):
+        """By a plain loop over integers; an empty task and groups of zeros are no trouble."""
+        task = Task("t", torch.tensor([[1, 2], [3, 0]]), torch.tensor([1, 0]), classes=2)
+        nothing = replace(task, inputs=task.inputs[:0], targets=task.targets[:0])
+        found = TaskSet("s", [replace(task, groups=torch.zeros(2)), nothing]).fingerprint()
+        z = sum(
+            x * cmath.exp(1j * (n**2 + math.sqrt(2) * m**2))
+            for x, n, m in [(1, 1, 1), (2, 1, 2), (3, 2, 1)]
+        ) / math.sqrt(14)
+        y = cmath.exp(1j * (1 + math.sqrt(2)))
+        expected = [2, 2, math.log(14) / 2, z.real, z.imag, 0, y.real, y.imag, 0, 0, 0]
+        assert found == pytest.approx(expected, abs=1e-12)
+
+    def test_nothing_agrees_with_what_is_not_a_number(self):
+        own = self.tasks().fingerprint()
+        broken = [*own[:-1], math.nan]
+        assert not fingerprints_agree(broken, broken)
+        assert not fingerprints_agree(own, own[:-1])

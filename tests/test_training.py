@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +10,18 @@ import torch
 import torch.nn.functional as F
 
 from mtlbook.backbones import mlp
-from mtlbook.methods import STL, TNRDMTL, Method
+from mtlbook.layers import TaskLinear, TaskNetwork
+from mtlbook.methods import (
+    DRN,
+    MRN,
+    MTFL,
+    STL,
+    TNRDMTL,
+    Lasso,
+    Method,
+    SharedTrunk,
+    TaskHeads,
+)
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.tensors import Ragged
 from mtlbook.training import Batches, TaskLoss, evaluate, fit, pick_device, predict, sgd, step
@@ -359,7 +371,7 @@ def test_a_perfect_model_is_right_every_time():
         ),
         (
             lambda m: evaluate(m, taskset(samples=(3, 0, 3))),
-            r"test: expected samples in every task, got \[3, 0, 3\]",
+            r"tasks: expected samples in every task, got \[3, 0, 3\]",
         ),
         (
             lambda m: evaluate(m, TaskSet("m", [task(kind, 3, 3) for kind in LOSSES])),
@@ -387,3 +399,146 @@ def test_predict_gives_every_sample_once_and_in_order():
         assert [tuple(x.shape) for x in found] == [(5, 1), (70, 2), (1, 3)]
         for t, out in enumerate(method([task.inputs for task in tasks])):
             torch.testing.assert_close(found[t], out)
+
+
+# Not-a-number never becomes a score
+
+METHODS = {
+    "stl": lambda outputs: STL(mlp(4, outputs, seed=0)),
+    "tnrdmtl": lambda outputs: TNRDMTL(mlp(4, outputs, seed=0)),
+    "mrn": lambda outputs: MRN(mlp(4, outputs, seed=0)),
+    "drn": lambda outputs: DRN(mlp(4, outputs, seed=0)),
+    "shared trunk": lambda outputs: SharedTrunk(
+        torch.nn.Linear(4, 5), TaskHeads(5, outputs, seed=0)
+    ),
+    "lasso": lambda outputs: Lasso(0.1),
+    "mtfl": lambda outputs: MTFL(0.1),
+}
+
+
+def with_input(tasks, value):
+    inputs = tasks[1].inputs.clone()
+    inputs[2, 1] = value
+    return TaskSet("broken", [tasks[0], replace(tasks[1], inputs=inputs), tasks[2]])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", METHODS)
+class TestNotANumber:
+    def trained(self, name, tasks):
+        method = METHODS[name](tasks.outputs)
+        fit(method, tasks, steps=2, batch_size=4, device="cpu")
+        return method
+
+    def test_of_inputs_is_refused_before_training(self, name, loss):
+        tasks = taskset(loss)
+        for value in (math.nan, math.inf):
+            with pytest.raises(ValueError, match=rf"train: .*finite inputs.*'1 \({loss}\)': 1"):
+                self.trained(name, with_input(tasks, value))
+
+    def test_of_inputs_gets_no_score(self, name, loss):
+        tasks = taskset(loss)
+        method = self.trained(name, tasks)
+        assert all(math.isfinite(x) for x in evaluate(method, tasks).per_task)
+        for read in (evaluate, predict):
+            with pytest.raises(FloatingPointError, match=rf"outputs: .*'1 \({loss}\)': 3"):
+                read(method, with_input(tasks, math.nan))
+            assert method.training  # as it was
+
+    def test_of_weights_gets_no_score(self, name, loss):
+        tasks = taskset(loss)
+        method = self.trained(name, tasks)
+        with torch.no_grad():
+            next(method.parameters()).fill_(math.nan)
+        with pytest.raises(FloatingPointError, match="outputs: expected finite numbers"):
+            evaluate(method, tasks)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("rate", [1e38, math.inf])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("lasso", "mtfl")])
+def test_a_diverged_training_gets_no_score(name, loss, rate, steps):
+    """Also where only the last step diverged, after which no loss is computed."""
+    tasks = taskset(loss)
+    method = METHODS[name](tasks.outputs)
+    with pytest.raises(FloatingPointError, match="expected finite"):
+        fit(method, tasks, steps=steps, optimizer=partial(torch.optim.SGD, lr=rate), device="cpu")
+        evaluate(method, tasks)
+
+
+def test_the_last_steps_weights_are_checked_without_an_evaluation():
+    method = STL(mlp(4, [3, 3, 3], seed=0))
+    with pytest.raises(
+        FloatingPointError, match=r"not in \['network.trunk.fc1.weight'.* at step 1"
+    ):
+        fit(method, taskset(), steps=1, optimizer=partial(torch.optim.SGD, lr=math.inf))
+
+
+# Dropout and padding
+
+
+def with_dropout():
+    return SharedTrunk(
+        torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout()),
+        TaskHeads(8, [3, 3, 3], seed=0),
+    )
+
+
+def test_dropout_is_the_seeds_and_leaves_the_global_generator_alone():
+    tasks, losses = taskset(), []
+    torch.manual_seed(3)
+    start = with_dropout().state_dict()
+    for before, seed in ((0, 0), (1, 0), (1, 1)):
+        torch.manual_seed(before)
+        method = with_dropout()
+        method.load_state_dict(start)
+        state = torch.get_rng_state()
+        losses.append(fit(method, tasks, steps=4, seed=seed, device="cpu").loss)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(losses[0], losses[1])
+    assert not torch.equal(losses[0], losses[2])  # full batches: nothing but dropout differs
+
+
+def test_dropout_does_not_depend_on_what_a_probe_draws():
+    start, losses = with_dropout().state_dict(), []
+    for probe in (lambda method: {}, lambda method: {"x": float(torch.rand(7)[0])}):
+        method = with_dropout()
+        method.load_state_dict(start)
+        history = fit(method, taskset_of_ones(), steps=4, device="cpu", probe=probe, probe_at=[1])
+        losses.append(history.loss)
+    assert torch.equal(*losses)
+
+
+def taskset_of_ones():
+    one = Task("one", torch.ones(6, 4), torch.arange(6) % 3, classes=3)
+    return TaskSet("ones", [one] * 3)
+
+
+def test_padding_never_enters_batch_norm():
+    """One task of 9 samples and one of 2: the statistics are those of 11 samples."""
+    tasks = TaskSet("ragged", [task("mse", n, 1) for n in (9, 2)])
+    norm = torch.nn.BatchNorm1d(4, momentum=1.0)
+    method = SharedTrunk(norm, TaskHeads(4, [1, 1], seed=0))
+    samples = torch.cat([t.inputs for t in tasks])
+    outputs = method(Ragged.stack([t.inputs for t in tasks]))
+    torch.testing.assert_close(norm.running_mean, samples.mean(0))
+    torch.testing.assert_close(norm.running_var, samples.var(0))
+    normal = F.batch_norm(samples, None, None, training=True).split([9, 2])
+    for t, x in enumerate(normal):
+        torch.testing.assert_close(method.batch.per_task[t, : len(x)], x)
+        assert outputs[t].shape == (len(x), 1)
+    torch.testing.assert_close(method.batch.features, torch.cat(normal))
+
+
+def test_networks_with_a_task_axis_refuse_batch_norm_with_padding():
+    class Norm(torch.nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    network = TaskNetwork([("norm", Norm(4))], TaskLinear(2, 4, 1)).reset(std=1, seed=0)
+    ragged = Ragged.stack([torch.randn(5, 4), torch.randn(2, 4)])
+    with pytest.raises(ValueError, match=r"inputs: expected as many .* BatchNorm .* \[5, 2\]"):
+        network(ragged)
+    network([torch.randn(5, 4)] * 2)
+    network.eval()(ragged)  # what it has learned counts nothing

@@ -44,8 +44,10 @@ def same_data(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return None in prints or fingerprints_agree(*prints)
 
 
-def fingerprints_agree(a: Sequence[float], b: Sequence[float], tolerance: float = 1e-5) -> bool:
-    """Whether two fingerprints are of the same samples, up to the rounding of whoever made them."""
-    return len(a) == len(b) and all(
-        abs(x - y) <= tolerance * max(1.0, abs(x), abs(y)) for x, y in zip(a, b, strict=True)
-    )
+def fingerprints_agree(a: Sequence[float], b: Sequence[float], *, tolerance: float = 1e-5) -> bool:
+    """Whether two fingerprints are of the same data, up to a relative error of ``tolerance``.
+
+    Lengths are logarithms and projections are of vectors of length one, so that one absolute
+    tolerance is a relative one of the data; nothing agrees with what is not a number.
+    """
+    return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))

@@ -126,9 +126,13 @@ class SharedTrunk(Method):
             per_task = features.expand(len(inputs), *features.shape)
         else:
             samples = Ragged.stack(inputs)
-            merged = self.trunk(samples.padded.flatten(0, 1))
-            per_task, lengths = merged.unflatten(0, samples.padded.shape[:2]), samples.lengths
-            features = torch.cat(list(samples.like(per_task)))
+            # the samples alone: a trunk with BatchNorm would count what pads them
+            ragged = samples.lengths is not None
+            features = self.trunk(
+                torch.cat(list(samples)) if ragged else samples.padded.flatten(0, 1)
+            )
+            parts = Ragged.stack(features.split([len(x) for x in samples]))
+            per_task, lengths = parts.padded, parts.lengths
         if torch.is_grad_enabled():
             self.batch = Batch(features, per_task, shared)
         if hasattr(self.heads, "tasks"):
