@@ -1,4 +1,4 @@
-"""Pictures that several pages of the book share (matplotlib).
+"""Pictures that several pages of the book share (matplotlib and seaborn).
 
 Every function draws into ``ax`` (the current axes where none is given) and returns it. Colours are
 those of Okabe and Ito, which colour-blind readers can tell apart; sizes are made for a column of
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
@@ -130,10 +131,18 @@ def relation_heatmap(
     ax = ax or plt.gca()
     matrix = relation.matrix.detach().cpu().numpy()
     limit = limit or float(np.abs(matrix).max()) or 1.0
-    image = ax.imshow(matrix, cmap="PuOr_r", vmin=-limit, vmax=limit)
-    ax.figure.colorbar(image, ax=ax, label=relation.meaning, shrink=0.9)
-    ax.grid(False)
-    _name_cells(ax, relation.names, *matrix.shape)
+    seaborn.heatmap(
+        matrix,
+        cmap="PuOr_r",
+        vmin=-limit,
+        vmax=limit,
+        square=True,
+        xticklabels=relation.names or False,
+        yticklabels=relation.names or False,
+        cbar_kws={"label": relation.meaning, "shrink": 0.9},
+        ax=ax,
+    )
+    ax.tick_params(axis="y", rotation=0)
     return ax
 
 
@@ -169,7 +178,10 @@ def forest(
         colour = colours.get(label, BLUE)
         if label in values:
             dots = list(values[label])
-            ax.scatter(dots, [row - 0.22] * len(dots), s=14, color=colour, alpha=0.35, lw=0)
+            # stripplot would draw from numpy's global generator, even without jitter
+            seaborn.scatterplot(
+                x=dots, y=[row - 0.22] * len(dots), s=16, color=colour, alpha=0.35, lw=0, ax=ax
+            )
         ax.plot([ours.low, ours.high], [row, row], color=colour, lw=3, solid_capstyle="butt")
         ax.plot(ours.mean, row, "o", color=colour, ms=8)
         if label in printed:

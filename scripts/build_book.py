@@ -6,7 +6,8 @@ executed cells does not see a change of the package that the cells import. So th
 1. empties that cache when the package, the data or the configuration have changed,
 2. builds with every warning an error,
 3. checks that all pages of the table of contents are there, that none shows a traceback, and that
-   none loads a script, a style sheet, a font or a picture from another host: it reads offline.
+   none loads a script, a style sheet, a font or a picture from another host, or one that is not
+   there: the book reads offline.
 
 ``--clean`` builds from nothing; ``--check`` only checks the pages that are there.
 """
@@ -19,12 +20,14 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
+MATHJAX = "_static/mathjax/tex-chtml.js"  # from the package sphinx-mathjax-offline
 # what the cells of the book read besides their own page, which the cache does look at
 INPUTS = ("mtlbook", "data", "notebooks", "_config.yml", "requirements.lock")
 
@@ -89,6 +92,14 @@ def external_loads(text: str) -> list[str]:
     ]
 
 
+def local_loads(text: str) -> list[str]:
+    """The files of the book itself that the HTML page ``text`` loads, relative to the page."""
+    parser = _Loads()
+    parser.feed(text)
+    paths = [re.split(r"[?#]", address.strip())[0] for address in parser.addresses]
+    return [unquote(path) for path in paths if path and not re.match(r"(\w+:|//)", path)]
+
+
 def problems(html: Path, toc: Path) -> list[str]:
     """What is wrong with the built book; an empty list when nothing is."""
     found = []
@@ -102,13 +113,17 @@ def problems(html: Path, toc: Path) -> list[str]:
             found.append(f"{page}: has no title")
         if "Traceback (most recent call last)" in text:
             found.append(f"{page}: shows a traceback")
-        if re.search(r'class="[^"]*\bmath\b', text) and "mathjax/tex-mml-chtml.js" not in text:
+        if re.search(r'class="[^"]*\bmath\b', text) and MATHJAX not in text:
             found.append(f"{page}: has formulas but does not load the book's own MathJax")
-    if not (html / "_static/mathjax/tex-mml-chtml.js").is_file():
-        found.append("_static/mathjax: not copied")
     for file in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
-        for address in external_loads(file.read_text(errors="replace")):
+        text = file.read_text(errors="replace")
+        for address in external_loads(text):
             found.append(f"{file.relative_to(html)}: loads {address}")
+        if "_static" in file.parts:  # the theme's templates, and its style sheets
+            continue
+        for address in local_loads(text):
+            if not (file.parent / address).exists():
+                found.append(f"{file.relative_to(html)}: loads {address}, which is not there")
     found += [f"failed cell: {log.read_text()[-800:]}" for log in html.glob("reports/**/*.log")]
     return found
 

@@ -53,15 +53,19 @@ def test_every_citation_is_in_the_bibliography():
     assert cited - set(entries) == set()
 
 
-def test_mathjax_is_complete(root):
-    """Each font that the script asks for is there, and so is its licence."""
-    mathjax = root / "book" / "_extra" / "_static" / "mathjax"
-    script = (mathjax / "tex-mml-chtml.js").read_text()
+def test_mathjax_comes_from_its_package_and_is_complete(builder, root):
+    """Each font that the script asks for is there; the repository holds none of it."""
+    import importlib
+
+    mathjax = Path(importlib.import_module("sphinx-mathjax-offline").__file__).parent / "static"
+    script = (mathjax / Path(builder.MATHJAX).relative_to("_static")).read_text()
     fonts = set(re.findall(r"MathJax_[A-Za-z0-9]+(?:-[A-Za-z]+)?(?=\.woff)", script))
-    there = {path.stem for path in (mathjax / "output/chtml/fonts/woff-v2").glob("*.woff")}
+    there = {path.stem for path in mathjax.glob("mathjax/output/chtml/fonts/woff-v2/*.woff")}
     assert len(fonts) > 20
     assert fonts - there == set()
-    assert "Apache License" in (mathjax / "LICENSE").read_text()
+    config = yaml.safe_load((root / "_config.yml").read_text())["sphinx"]["config"]
+    assert "sphinx-mathjax-offline" in config["extensions"]
+    assert [path for path in BOOK.rglob("*") if "mathjax" in path.name.lower()] == []
 
 
 @pytest.mark.parametrize(
@@ -87,12 +91,11 @@ def small_book(tmp_path):
     """A book of two pages, built and in order: (html, toc)."""
     html, toc = tmp_path / "html", tmp_path / "_toc.yml"
     toc.write_text("root: index\nparts:\n- chapters:\n  - file: part/one\n")
-    mathjax = html / "_static" / "mathjax" / "tex-mml-chtml.js"
-    for path, text in [(html / "index.html", "<h1>a</h1>"), (mathjax, "")]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (html / "part").mkdir()
-    (html / "part" / "one.html").write_text("<h1>b</h1>")
+    page = '<h1>b</h1><img src="../_static/a%20picture.png?v=1">'
+    pages = {"index.html": "<h1>a</h1>", "part/one.html": page, "_static/a picture.png": ""}
+    for name, text in pages.items():
+        (html / name).parent.mkdir(parents=True, exist_ok=True)
+        (html / name).write_text(text)
     return html, toc
 
 
@@ -107,6 +110,10 @@ def test_no_problem_in_a_good_book(builder, small_book):
         ("no heading", "part/one: has no title"),
         ("<h1>b</h1> Traceback (most recent call last)", "part/one: shows a traceback"),
         ('<h1>b</h1><img src="//e.example/i.png">', "part/one.html: loads //e.example/i.png"),
+        (
+            '<h1>b</h1><script src="../_static/lost.js?v=1"></script>',
+            "part/one.html: loads ../_static/lost.js, which is not there",
+        ),
         (
             '<h1>b</h1><span class="math notranslate">x</span>',
             "part/one: has formulas but does not load the book's own MathJax",

@@ -1,15 +1,18 @@
 """Data sets: registry, cache and its checks, conversions, loaders. Nothing is downloaded."""
 
+import bz2
 import os
 import sys
 from dataclasses import replace
+from hashlib import md5
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from mtlbook import datasets
-from mtlbook.datasets import FETCHERS, LOADERS, DataError, cache, registry
+from mtlbook.datasets import FETCHERS, LOADERS, DataError, cache, download, registry
 
 PIL_Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("yaml")
@@ -42,6 +45,7 @@ def usps(folder, arrays, monkeypatch):
     np.savez_compressed(path, **arrays)
     small = replace(
         registry.entry("usps_16"),
+        downloads=(),
         size=path.stat().st_size,
         sha256=cache.file_sha256(path),
         content_sha256=cache.content_sha256(arrays),
@@ -252,15 +256,87 @@ def test_fetch_of_other_data_publishes_nothing(usps, arrays, monkeypatch):
     assert list(usps.parent.iterdir()) == []
 
 
-def test_failed_download_leaves_nothing(folder, monkeypatch):
-    def broken(scratch):
-        (scratch / "half.zip").write_bytes(b"PK")
-        raise RuntimeError("File not found or corrupted.")
+@pytest.fixture
+def served(monkeypatch):
+    """What the web serves: url -> bytes, or an error; and the addresses that were asked for."""
+    pooch = pytest.importorskip("pooch")
+    answers, asked = {}, []
 
-    monkeypatch.setitem(FETCHERS, "omniglot_28", broken)
-    with pytest.raises(DataError, match=r"corrupted.*mtlbook data fetch omniglot_28"):
-        datasets.fetch("omniglot_28")
+    def serve(self, url, output_file, pooch):
+        asked.append(url)
+        if isinstance(answers[url], Exception):
+            raise answers[url]
+        Path(output_file).write_bytes(answers[url])
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", serve)
+    monkeypatch.setattr(pooch.core.time, "sleep", lambda seconds: None)
+    return answers, asked
+
+
+@pytest.mark.parametrize(
+    "answer, why", [(ConnectionError("refused"), "refused"), (b"other bytes", "does not match")]
+)
+def test_failed_download_leaves_nothing(folder, served, answer, why):
+    answers, _ = served
+    for file in registry.entry("usps_16").downloads:
+        answers[file.url] = answer
+    with pytest.raises(DataError, match=rf"usps_16.npz.*{why}.*mtlbook data fetch usps_16"):
+        datasets.fetch("usps_16")
     assert list(folder.iterdir()) == []
+
+
+def test_a_download_is_tried_again(tmp_path, served):
+    answers, asked = served
+    answers["https://e.example/a"] = b"other bytes"
+    right = registry.Download(
+        url="https://e.example/a", path="below/a.gz", hash=f"md5:{md5(b'right').hexdigest()}"
+    )
+    with pytest.raises(RuntimeError, match=r"https://e.example/a: .*hash"):
+        download.into(tmp_path, [right])
+    assert len(asked) == 1 + download.RETRIES and not list(tmp_path.rglob("*.*"))
+    answers[right.url] = b"right"
+    download.into(tmp_path, [right])
+    assert (tmp_path / "below" / "a.gz").read_bytes() == b"right"
+
+
+def test_usps_from_its_files_to_its_tasks(folder, served, monkeypatch):
+    """torchvision finds what was downloaded where it looks, and downloads nothing."""
+    torchvision = pytest.importorskip("torchvision.datasets")
+    answers, asked = served
+    line = " ".join(["{}"] + [f"{k}:{(-1, 1)[k % 2]}" for k in range(1, 257)])
+    files, known = [], {}
+    for part, file in zip(("train", "test"), registry.entry("usps_16").downloads, strict=True):
+        body = bz2.compress("\n".join(line.format(label) for label in range(1, 11)).encode())
+        answers[file.url], digest = body, md5(body).hexdigest()
+        files.append(replace(file, hash=f"md5:{digest}"))
+        known[part] = [file.url, file.path, digest]
+    monkeypatch.setattr(torchvision.USPS, "split_list", known)
+    without_hashes(monkeypatch, "usps_16", downloads=tuple(files))
+    datasets.fetch("usps_16")
+    assert asked == [file.url for file in files]
+    (task,) = datasets.load("usps_16")
+    assert task.targets.tolist() == [*range(10), *range(10)]
+    assert task.inputs[0].flatten()[:3].tolist() == [1, 0, 1]
+
+
+def test_torchvision_expects_the_files_that_are_downloaded():
+    torchvision = pytest.importorskip("torchvision.datasets")
+    known = {
+        "omniglot_28": torchvision.Omniglot.zips_md5.values(),
+        "omniglot_105": torchvision.Omniglot.zips_md5.values(),
+        "mnist": [digest for _, digest in torchvision.MNIST.resources],
+        "usps_16": [digest for *_, digest in torchvision.USPS.split_list.values()],
+        "cifar10_12k": [torchvision.CIFAR10.tgz_md5],
+        "cifar_mtl": [torchvision.CIFAR10.tgz_md5],
+    }
+    listed = {e.name: [f.hash for f in e.downloads] for e in registry.entries().values()}
+    expected = {name: [f"md5:{digest}" for digest in known[name]] for name in known}
+    assert {name: hashes for name, hashes in listed.items() if hashes} == expected
+
+
+def test_what_is_in_the_cache_loads_without_pooch(usps, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    assert len(datasets.load("usps_16")[0]) == 30
 
 
 @pytest.mark.parametrize("name, why", [("digits", "a package"), ("notmnist", "by hand")])
@@ -301,8 +377,8 @@ def tree(tmp_path_factory, monkeypatch):
     return ink
 
 
-def without_hashes(monkeypatch, name):
-    blank = replace(registry.entry(name), sha256=None, content_sha256=None)
+def without_hashes(monkeypatch, name, downloads=()):
+    blank = replace(registry.entry(name), sha256=None, content_sha256=None, downloads=downloads)
     monkeypatch.setitem(registry.entries(), name, blank)
 
 
@@ -404,6 +480,7 @@ def test_mnist_from_conversion_to_tasks(folder, monkeypatch):
             self.targets = torch.arange(count) % 10
 
     monkeypatch.setattr(torchvision, "MNIST", Source)
+    without_hashes(monkeypatch, "mnist")
     datasets.fetch("mnist")
     for split, count in (("train", 30), ("test", 20), ("all", 50)):
         (task,) = datasets.load("mnist", split=split)

@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# other people's files, kept as they came
-VENDORED = "book/_extra/"
 FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.~)}-])/(?:work|root|home)/\w"),
     "a host of a package registry": re.compile(
@@ -50,7 +48,7 @@ def repository_files() -> list[Path]:
     )
     if listing.returncode:
         pytest.skip("this is not a git checkout")
-    names = [name for name in listing.stdout.split("\0") if name and not name.startswith(VENDORED)]
+    names = [name for name in listing.stdout.split("\0") if name]
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
@@ -77,13 +75,13 @@ def test_an_extra_gives_one_bound_per_package():
     assert {name: b for name, b in bounds.items() if len(b) > 1 or b == {""}} == {}
 
 
-def test_environment_file_installs_the_project():
+def test_environment_file_installs_the_tested_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, by_pip = environment["dependencies"]
     assert environment["channels"] == ["conda-forge"]
     assert python == f"python{PROJECT['requires-python']}"
-    # nothing is listed a second time: the bounds are those of pyproject.toml
-    assert (pip, by_pip) == ("pip", {"pip": ["-e .[all]"]})
+    # the tested versions; no extras, because the lock has them all and nothing is listed twice
+    assert (pip, by_pip) == ("pip", {"pip": ["-r requirements.lock", "-e ."]})
 
 
 def test_lock_pins_every_line_and_names_no_source():

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mtlbook.datasets import (
     cache,
     domains,
+    download,
     efficientnet,
     gated,
     glyphs,
@@ -73,7 +74,7 @@ LOADERS = {
     "glyphs": glyphs.load,
     "digit_domains": domains.load,
 }
-#: name -> function that downloads into a scratch folder and returns the canonical arrays.
+#: name -> function that converts what was downloaded into a scratch folder to canonical arrays.
 FETCHERS = {
     "omniglot_28": omniglot.fetch_28,
     "omniglot_105": omniglot.fetch_105,
@@ -236,11 +237,12 @@ def fetch(name: str) -> Path:
         if is_read_only(path.parent):
             raise PermissionError(f"{path.parent} is read-only")
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".fetch-{name}-") as scratch:
+            download.into(Path(scratch), source.downloads)
             arrays = FETCHERS[name](Path(scratch))
             return cache.publish(source, arrays)
     except DataError:
         raise
-    except (OSError, RuntimeError) as error:  # the network, the folder, or torchvision's checksums
+    except (OSError, RuntimeError) as error:  # the network, the folder, or a checksum
         raise DataError(
             path,
             status(name),

