@@ -164,7 +164,8 @@ class TaskSet(Sequence):
         -------
         list of float
             Tasks, samples, and of inputs, targets and groups each the logarithm of their length as
-            one vector and two projections on it; see :func:`mtlbook.ledger.currency.fingerprints_agree`.
+            one vector and two projections on it; compared by
+            :func:`mtlbook.ledger.currency.fingerprints_agree`.
 
         Notes
         -----

@@ -644,13 +644,23 @@ def switches() -> dict[str, Any]:
 
 def datasets() -> dict[str, Any]:
     """What loaders and feature extractors make of made-up files; float32, as they do."""
-    from mtlbook.experiments import srdml as study
+    import tempfile
+
+    from mtlbook.experiments import srdml as of
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    import made_up_data
 
     pictures = one_vs_all((3, 16, 16), each=1)
     pictures = pictures.map_inputs(lambda x: (2 * x + 0.5).clamp(0, 1).float())
     torch.set_default_dtype(torch.float32)
-    maps = study.feature_maps(pictures, size=32)[0].inputs
-    return {"shape": list(maps.shape), "maps": maps.flatten()[::97]}
+    maps = of.feature_maps(pictures, size=32)[0].inputs
+    found = {"shape": list(maps.shape), "maps": (maps / maps.std()).flatten()[::97]}
+    with tempfile.TemporaryDirectory() as folder:
+        sets = made_up_data.task_sets(Path(folder))
+    # glyphs are drawn by Pillow, whose versions differ
+    prints = {name: tasks.fingerprint() for name, tasks in sets.items() if "glyphs" not in name}
+    return found | {"fingerprints": prints, "features": made_up_data.features()}
 
 
 STUDIES: dict[str, Callable[[], dict[str, Any]]] = {

@@ -85,7 +85,7 @@ def feature_maps(tasks: TaskSet, *, size: int = 64, blocks: int = 11, batch: int
     """The images as maps of a frozen EfficientNet-Lite0 with its ImageNet weights.
 
     The script's images of 64 px (bilinear) through the stem and the first 11 of 16 blocks are maps
-    of 112 x 4 x 4, at a sixteenth of the side. They are divided by their standard deviation.
+    of 112 x 4 x 4, at a sixteenth of the side.
     """
     from mtlbook.datasets.efficientnet import pretrained
 
@@ -100,8 +100,7 @@ def feature_maps(tasks: TaskSet, *, size: int = 64, blocks: int = 11, batch: int
             for block in network.blocks[:blocks]:
                 x = block(x)
             parts.append(x.contiguous())
-        whole = torch.cat(parts)
-        return whole / whole.std()
+        return torch.cat(parts)
 
     return tasks.map_inputs(maps)
 
@@ -110,7 +109,8 @@ def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]
     """The training, validation and test images of one repeat, balanced over the classes.
 
     Validation images, and test images where ``groups`` marks none, are the same in all repeats;
-    what a repeat trains on is drawn from the others.
+    what a repeat trains on is drawn from the others. Maps of a frozen network are divided by the
+    standard deviation of those to train on.
     """
     labels = torch.cat([task.targets for task in tasks], 1).argmax(1)
     groups = tasks[0].groups
@@ -134,7 +134,11 @@ def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]
         train = order[torch.randperm(len(order), generator=drawn)[: protocol.train]]
         for name, found in zip(rows, (train, validation, test), strict=True):
             rows[name].append(found)
-    return {name: tasks.select([torch.cat(found)] * len(tasks)) for name, found in rows.items()}
+    parts = {name: tasks.select([torch.cat(found)] * len(tasks)) for name, found in rows.items()}
+    if protocol.trunk != "efficientnet":
+        return parts
+    scale = parts["train"][0].inputs.std()
+    return {name: part.map_inputs(lambda maps: maps / scale) for name, part in parts.items()}
 
 
 def scores(outputs: Sequence[Tensor], tasks: TaskSet) -> dict[str, list[float]]:
@@ -236,6 +240,7 @@ def shared(trial: Trial) -> SharedTrunk:
 
 def srdml(trial: Trial, weight: float | None = None, **options: Any) -> SRDML:
     """The method, with the arm's number for lambda, or for the step of omega at a given lambda."""
+    options["seed"] = trial.repeat
     if weight is None:
         options["weight"] = trial.value
     else:
@@ -266,7 +271,7 @@ def experts(trial: Trial, method: type[Method], **options: int) -> Method:
 
 def balanced(trial: Trial, kind: str) -> Balanced:
     """Hard sharing whose tasks' gradients are weighed or projected."""
-    return Balanced(SharedTrunk(*network(trial)), kind)
+    return Balanced(SharedTrunk(*network(trial)), kind, seed=trial.repeat)
 
 
 def shallow(trial: Trial, model: type[Method]) -> Method:

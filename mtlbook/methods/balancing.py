@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtlbook.methods.base import Method
 from mtlbook.methods.trunk import SharedTrunk
@@ -14,7 +14,7 @@ from mtlbook.relations import Relation
 BALANCINGS = ("mgda", "mgda-ub", "pcgrad")
 
 
-class Weighting:
+class Weighting(nn.Module):
     """Weights of T gradients from their inner products.
 
     Parameters
@@ -22,26 +22,37 @@ class Weighting:
     kind : "mgda" | "mgda-ub" | "pcgrad"
     rule : callable
         TorchJD's, ``(T, T) -> (T,)``.
+    seed : int
+        Of the orders in which PCGrad goes through the tasks.
     """
 
-    def __init__(self, kind: str, rule: Callable[[Tensor], Tensor]):
-        self.kind, self.rule, self.calls = kind, rule, 0
+    def __init__(self, kind: str, rule: Callable[[Tensor], Tensor], seed: int = 0):
+        super().__init__()
+        self.kind, self.rule, self.seed, self.calls = kind, rule, seed, 0
 
-    def __call__(self, gramian: Tensor) -> Tensor:
+    def forward(self, gramian: Tensor) -> Tensor:
         # PCGrad goes through the tasks in random order, which it draws from torch's own stream
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.calls)  # the CPU's alone
+            torch.default_generator.manual_seed(1_000_003 * self.seed + self.calls)  # the CPU's
             self.calls += 1
             return self.rule(gramian)
 
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.calls)
 
-def weighting(kind: str) -> Weighting:
+    def set_extra_state(self, state: Tensor) -> None:
+        self.calls = int(state)
+
+
+def weighting(kind: str, seed: int = 0) -> Weighting:
     """The rule of a method of gradient balancing.
 
     Parameters
     ----------
     kind : "mgda" | "mgda-ub" | "pcgrad"
         As in :class:`Balanced`. PCGrad goes through the tasks in random order.
+    seed : int
+        Of these orders.
     """
     if kind not in BALANCINGS:
         raise ValueError(f"balancing: expected one of {BALANCINGS}, got {kind!r}")
@@ -51,7 +62,7 @@ def weighting(kind: str) -> Weighting:
         raise ImportError(
             f"{kind} needs torchjd: pip install 'mtlbook[reproduce]', or pip install torchjd"
         ) from error
-    return Weighting(kind, PCGradWeighting() if kind == "pcgrad" else MGDAWeighting())
+    return Weighting(kind, PCGradWeighting() if kind == "pcgrad" else MGDAWeighting(), seed)
 
 
 def balanced_backward(
@@ -131,6 +142,8 @@ class Balanced(Method):
         gradients in the features. PCGrad (Yu et al. 2020): the sum of the gradients, each without
         what conflicts with the others. The sum with equal weights needs no wrapper: it is the
         method itself.
+    seed : int
+        Of the orders in which PCGrad goes through the tasks: another one for each repeat.
 
     References
     ----------
@@ -140,12 +153,12 @@ class Balanced(Method):
     NeurIPS 2020.
     """
 
-    def __init__(self, method: SharedTrunk, kind: str):
+    def __init__(self, method: SharedTrunk, kind: str, seed: int = 0):
         super().__init__()
         if not isinstance(method, SharedTrunk):
             raise ValueError(f"method: expected one with a shared trunk, got {type(method)}")
         self.method = method
-        self.weighting = weighting(kind)
+        self.weighting = weighting(kind, seed)
 
     @property
     def tasks(self) -> Sequence:

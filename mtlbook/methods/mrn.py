@@ -177,6 +177,13 @@ class MRN(NetworkMethod):
             for which in self.switches.learn:
                 self._store(name, which, _identity(tensor, self.mode(name, which)))
 
+    def get_extra_state(self) -> Tensor:
+        """The number of updates, which ``max_updates`` bounds."""
+        return torch.tensor(self.updates)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.updates = int(state)
+
     def _check(self) -> None:
         chosen = self.switches
         if not self.layers:
@@ -246,9 +253,10 @@ class MRN(NetworkMethod):
         for part in ("basis", "values", "eps"):
             self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
         size, rank = covariance.basis.shape
+        inverse = None  # else that of an earlier covariance of full rank would stay
         if rank == size:
             inverse = covariance.solve(torch.eye(size).to(covariance.basis))
-            self.register_buffer(f"{name}_{which}_precision", inverse)
+        self.register_buffer(f"{name}_{which}_precision", inverse)
 
     def _log_determinant(self, name: str) -> Tensor:
         """Second term of eq. 9 for one layer; kept, since it changes at updates alone."""
@@ -404,7 +412,7 @@ def proximal_step(
     w: Tensor, covariances: Sequence[LowRankPlusDiagonal | None], strength: float
 ) -> Tensor:
     r"""Proximal map of half the quadratic form: :math:`(I + c\, \Sigma^{-1})^{-1}
-    \operatorname{vec}(	ensor W)`.
+    \operatorname{vec}(\tensor W)`.
 
     In the eigenvectors of all modes it is a division by ``1 + c / product of eigenvalues``.
 

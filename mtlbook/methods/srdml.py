@@ -52,6 +52,8 @@ class SRDML(SharedTrunk):
         Which number of a head of several outputs is differentiated.
     balancing : None | "mgda" | "mgda-ub" | "pcgrad"
         How the tasks' gradients in the trunk are combined; the regulariser's is added to that.
+    seed : int
+        Of the balancing.
     as_released : bool
         As the CIFAR script does it: distance 1, sums over space and batch, the simplex, and an
         Adam step of omega whose moments start afresh every time (``omega_step`` is then not used),
@@ -84,6 +86,7 @@ class SRDML(SharedTrunk):
         spatial: Literal["none", "sum", "mean"] = "sum",
         scalar: Literal["sum", "max"] | None = None,
         balancing: str | None = None,
+        seed: int = 0,
         as_released: bool = False,
     ):
         super().__init__(trunk, heads)
@@ -114,7 +117,7 @@ class SRDML(SharedTrunk):
         )
         self.kind, self.omega_step, self.beta, self.warmup = omega, omega_step, beta, warmup
         self.scalar, self.as_released = scalar, as_released
-        self.weighting = None if balancing is None else weighting(balancing)
+        self.weighting = None if balancing is None else weighting(balancing, seed)
         self.register_buffer("pairs", torch.triu_indices(T, T, 1), persistent=False)  # i < j
         pairs = self.pairs.shape[1]
         # what is learned: c of the scripts, which starts at ones, or omega itself
@@ -169,6 +172,13 @@ class SRDML(SharedTrunk):
         else:
             step = self.omega_step * gradient
         self.coupling.copy_((self.coupling - step).clamp(min=0))
+
+    def get_extra_state(self) -> Tensor:
+        """The number of steps, on which warm-up and the released step of omega depend."""
+        return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.steps = int(state)
 
     def relation(self) -> Relation:
         """Omega as a symmetric matrix with a zero diagonal."""
