@@ -364,15 +364,16 @@ def srdml() -> dict[str, Any]:
 
 
 def srdml_linear() -> dict[str, Any]:
+    from mtlbook.experiments import school
     from mtlbook.experiments import srdml_linear as study
     from mtlbook.ledger.results import Result
 
     result = Result("golden", {})
     poster = waves(12, 12)
     study.synthetic(result, repeats=2, tuning_repeats=1, poster=poster + poster.mT, shorten=20)
-    school = Result("golden", {})
-    study.school(school, schools(), repeats=2, protocol=study.SchoolProtocol(steps=20))
-    return {"synthetic": of_result(result), "school": of_result(school)}
+    found = Result("golden", {})
+    school.compare(found, schools(), repeats=2, protocol=school.Protocol(steps=20))
+    return {"synthetic": of_result(result), "school": of_result(found)}
 
 
 def mtal() -> dict[str, Any]:

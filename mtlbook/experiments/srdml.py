@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtlbook import datasets
 from mtlbook.backbones import Flatten
 from mtlbook.layers import TaskNetwork
 from mtlbook.methods import (
@@ -441,6 +442,7 @@ def study(parameters: Mapping[str, Any]) -> Study:
     return TABLE.at(**{name: parameters[name] for name in fields})
 
 
-def inputs_of(images: TaskSet, trunk: str) -> TaskSet:
-    """What the networks of a trunk look at: the images, or their maps."""
+def inputs_of(data: str, trunk: str) -> TaskSet:
+    """What the networks of a trunk look at: the images of a data set, or their maps."""
+    images = datasets.load(data, size=64) if trunk == "vgg16" else datasets.load(data)
     return feature_maps(images) if trunk == "efficientnet" else images
