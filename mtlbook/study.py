@@ -224,7 +224,8 @@ class Study:
                 f"start: expected {row.start or 'no trained arm'} for arm {arm!r}, got "
                 f"{type(start).__name__}"
             )
-        changes = dict(row.protocol) | ({row.number: value} if row.number else {})
+        tuned = {row.number: value} if row.number and value is not None else {}
+        changes = {**row.protocol, **tuned}
         return Trial(row, train, repeat, replace(self.protocol, **changes), value, start)
 
     def train(
@@ -291,7 +292,7 @@ class Study:
             for value in grid:
                 trial = f"{arm}@{value:g}"
                 found = [
-                    self._validate(arm, value, parts, repeat, starts[repeat], device)
+                    self.validate(arm, value, parts, repeat, starts[repeat], device)
                     for repeat, parts in splits.items()
                 ]
                 for repeat, scores in zip(splits, found, strict=True):
@@ -306,7 +307,16 @@ class Study:
         )
         return chosen
 
-    def _validate(self, arm, value, parts, repeat, starts, device) -> Sequence[float]:
+    def validate(
+        self,
+        arm: str,
+        value: float | None,
+        parts: Parts,
+        repeat: int,
+        starts: dict[str, Method] | None = None,
+        device: str = "auto",
+    ) -> Sequence[float]:
+        """The scores of an arm trained at a number, on the validation part."""
         try:
             outcome = self.train(arm, parts, repeat, value, starts=starts, device=device)
             return self.score(outcome.method, parts["validation"])

@@ -377,46 +377,38 @@ def srdml_linear() -> dict[str, Any]:
 
 
 def mtal() -> dict[str, Any]:
-    from mtlbook.experiments import mtal as study
+    from mtlbook.experiments import mtal as of
+    from mtlbook.experiments import mtal_search
     from mtlbook.ledger.results import Result
 
     tasks = heterogeneous()
-    protocol = study.Protocol(train=4, validation=2, test=3, steps=2, batch_size=4, channels=(3, 4))
-    parts = study.parts_of(tasks, 0, protocol)
+    table = of.TABLE.at(train=4, validation=2, test=3, steps=2, batch_size=4, channels=(3, 4))
+    parts = table.split(tasks, 0, table.protocol)
     found: dict[str, Any] = {"split": of_split(parts)}
-    assemble = study.assemble
-    study.assemble = lambda names: task_set("pretraining", [classes("p", (1, 8, 8), 2, 10)])
+    assemble = of.assemble
+    of.assemble = lambda names: task_set("pretraining", [classes("p", (1, 8, 8), 2, 10)])
     try:
-        arms = study.variants(4)
-        strengths = {arm: values[1] for arm, values in study.GRIDS.items()}
-        arms |= study.arms_at((*study.ARMS, "one-trunk"), strengths)
-        for name, arm in arms.items():
-            with watching(study) as seen:
-                study.train_arm(arm, parts["train"], 0, protocol, device="cpu")
-            found[name] = seen
-        for init in study.COMMON:
-            here = study.replace(protocol, init=init)
-            with watching(study) as seen:
-                study.train_arm(study.Arm("one-trunk", 0.02), parts["train"], 0, here, device="cpu")
-            found[f"one-trunk, {init}"] = seen
+        values = {name: row.grid[1] for name, row in of.ARMS.items() if row.grid}
+        # the warm-up of four steps' half, in a training of two
+        arms = of.variants() | {"warm-up": of.sharing(of.DEFAULT_RHO, warmup=1.0)["mtal"]}
+        arms |= of.arms_at(of.ARMS, values)
+        found |= trained(replace(table, arms=arms), parts, dict.fromkeys(arms))
+        for init in of.COMMON:
+            one = {f"one-trunk, {init}": replace(of.ARMS["one-trunk"], value=0.02, like=None)}
+            study = replace(table.at(init=init), arms=one)
+            found |= trained(study, parts, dict.fromkeys(one))
         result = Result("golden", {})
-        study.compare(result, tasks, arms=arms, repeats=[0], protocol=protocol, device="cpu")
+        of.compare(result, tasks, study=table, arms=arms, repeats=[0], device="cpu")
         found["table"] = of_result(result)
         tuning = Result("golden", {})
-        study.tune(tuning, tasks, arms=("stl", "mtal"), protocol=protocol, device="cpu")
-        found["tuning"] = of_result(tuning) | {"chosen": study.chosen(tuning)}
-        search = Result("golden", {})
-        here = study.replace(protocol, steps=1)
-        study.search(search, tasks, samples=4, protocol=here, device="cpu")
-        found["search"] = of_result(search) | {
-            "best": study.best_of(search),
-            "chosen": study.chosen(
-                Result("", {}, [r for r in search.records if r["metric"] != "gain_points"])
-            ),
-        }
+        of.tune(tuning, tasks, study=table, arms=("stl", "mtal"), device="cpu")
+        found["tuning"] = of_result(tuning)
+        searched = Result("golden", {})
+        mtal_search.search(searched, tasks, study=table.at(steps=1), samples=4, device="cpu")
+        found["search"] = of_result(searched) | {"best": mtal_search.best_of(searched)}
     finally:
-        study.assemble = assemble
-        study.pretrained.cache_clear()
+        of.assemble = assemble
+        of.pretrained.cache_clear()
     return found
 
 

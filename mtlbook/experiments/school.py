@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtlbook.experiments.srdml_linear import FIRST_SEED, TUNING_SEED, Problem, Setting, descend
+from mtlbook.experiments.linear_descent import Problem, Setting, descend
+from mtlbook.experiments.srdml_linear import FIRST_SEED, TUNING_SEED
 from mtlbook.ledger.results import Result
 from mtlbook.tasks import TaskSet
 

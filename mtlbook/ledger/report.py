@@ -10,6 +10,8 @@ from typing import Any
 
 from mtlbook.ledger import repository
 from mtlbook.ledger.audit import audit, load_results
+from mtlbook.ledger.currency import stale
+from mtlbook.ledger.results import Result
 
 WIDTH = 110
 VERDICTS = ("reproduced", "direction", "not reproduced", "not attempted")
@@ -184,3 +186,45 @@ def _table_row(cells: Sequence[str]) -> str:
 
 def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def provenance(results: Mapping[str, Result], prefix: str) -> str:
+    """Markdown: under which conditions each result whose name begins so was measured.
+
+    Parameters
+    ----------
+    results : mapping of experiment to Result
+        All that are committed: the tunings that a result used are looked up among them.
+    prefix : str
+    """
+    lines = [
+        "| result | data (sha256) | version | machine | versions | runs, time | current |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        if not name.startswith(prefix):
+            continue
+        hashes, names = result.data.get("sha256") or "", result.data.get("name") or ""
+        hashes, names = ([x] if isinstance(x, str) else x for x in (hashes, names))
+        data = ", ".join(map(str, names))
+        data += ", " + ", ".join(f"`{h[:12]}…`" if h else "generated" for h in hashes)
+        version = ", ".join(f"{study} {number}" for study, number in result.numerics.items())
+        reasons = stale(result, results)
+        machines: dict[tuple[str, str], list[Mapping]] = {}
+        for of in result.provenance.get("runs", [result.provenance]):
+            processor = of.get("device_name") or of.get("platform", {}).get("processor", "?")
+            torch = of.get("packages", {}).get("torch", "?")
+            key = (f"{processor} ({of.get('device', '?')})", f"torch {torch}, {of.get('python')}")
+            machines.setdefault(key, []).extend(of.get("of", {"all": of}).values())
+        for (machine, versions), runs in machines.items():
+            minutes = sum(run.get("wall_seconds", 0) for run in runs) / 60
+            cells = [
+                f"`{name}`",
+                data,
+                version,
+                machine,
+                versions,
+                f"{len(runs)}, {minutes:.0f} min",
+            ]
+            lines.append("| " + " | ".join([*cells, "; ".join(reasons) or "yes"]) + " |")
+    return "\n".join(lines) if len(lines) > 2 else "Nothing has been run yet."
