@@ -15,7 +15,9 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint notebooks outputs book lock clean
+WEEK ?= $(shell date +%V)
+
+.PHONY: help reproduce rerun test lint notebooks golden outputs book lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
@@ -43,6 +45,9 @@ reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
 	@$(STEP) "verdicts on the committed results" mtlbook audit --format table
 	@echo "Open _build/html/index.html in a browser; your own runs are in runs/$(PROFILE)."
 
+rerun: $(READY)  ## a random run of every committed result, measured again and compared
+	@$(STEP) "random runs of week $(WEEK)" mtlbook rerun --random --seed $(WEEK)
+
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
 	@$(MAKE) --no-print-directory lint notebooks
 	@$(STEP) "book, from nothing" python scripts/build_book.py --clean
@@ -55,6 +60,10 @@ lint: $(READY)
 notebooks: $(READY)
 	@$(STEP) "notebooks give their committed outputs" \
 		python -m pytest --nbval --nbval-current-env notebooks
+
+golden: $(READY)  ## golden trajectories, compared; with the lines of code that they cover
+	@$(STEP) "golden trajectories" python -m coverage run scripts/golden.py
+	@python -m coverage report
 
 outputs: $(READY)  ## execute the notebooks and store their outputs, after a change of one
 	@$(STEP) "outputs of the notebooks" python scripts/refresh_notebooks.py

@@ -150,14 +150,8 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
         raise ValueError(f"x, y: expected equal shapes (n,) with n >= 2, got {x.shape}, {y.shape}")
-    ranks = [_ranks(x), _ranks(y)]
-    if any(np.ptp(r) == 0 for r in ranks):
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0  # a constant sequence orders nothing
-    return float(np.corrcoef(ranks)[0, 1])
+    from scipy.stats import spearmanr  # of the extras; what imports this module need not have it
 
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks 0 .. n - 1 of a vector; equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts + 1) / 2)[inverse]
+    return float(spearmanr(x, y).statistic)
