@@ -1,3 +1,3 @@
 """Deep multi-task learning, executable and audited."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

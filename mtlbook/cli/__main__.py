@@ -1,5 +1,8 @@
+"""``python -m mtlbook.cli``."""
+
 import sys
 
 from mtlbook.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
