@@ -145,3 +145,7 @@ class SharedTrunk(Method):
     def update(self) -> None:
         """Let go of the batch: its graph is used up."""
         self.batch = None
+
+    def __getstate__(self) -> dict:
+        """A copy has no batch: tensors within a graph cannot be copied."""
+        return self.__dict__ | {"batch": None}
