@@ -8,16 +8,18 @@ import pytest
 import torch
 import yaml
 
-from mtlbook.experiments import mtal
-from mtlbook.experiments.mtal import ARMS, CONTROL, GRIDS, Arm, Protocol, parts_of, train_arm
+from mtlbook.experiments import mtal, mtal_search
+from mtlbook.experiments.mtal import ARMS, CONTROL, TABLE, Protocol, sharing
 from mtlbook.ledger.results import Result
 from mtlbook.methods import MTAL, STL, TNRDMTL, CrossStitch, HardSharing
+from mtlbook.study import Arm, Study, choices
 from mtlbook.tasks import Task, TaskSet
-from mtlbook.training import evaluate, fit
+from mtlbook.training import evaluate
 
 FAST = Protocol(
     train=4, validation=4, test=8, steps=3, batch_size=6, channels=(3, 4), init="independent"
 )
+TINY = replace(TABLE, protocol=FAST)
 
 
 def made(shapes=((1, 8, 8), (1, 12, 12), (3, 8, 8)), classes=(3, 2, 4), samples=20):
@@ -45,15 +47,22 @@ def pair():
 
 @pytest.fixture
 def result():
-    return Result.begin("mtal-tiny", {})
+    return Result("mtal-tiny", {})
 
 
-def samples(part):
-    return {tuple(x.flatten().tolist()) for task in part for x in task.inputs}
+def trial_of(row, tasks, repeat=0, value=None, **changes):
+    """A row of a table about to be trained on the tiny tasks."""
+    study = replace(TINY.at(**changes), arms={"one": row})
+    train = study.split(tasks, repeat, study.protocol)["train"]
+    return study.trial("one", train, repeat, value)
 
 
-def arm(method, value=0.3, **switches):
-    return Arm(method, None if method == "stl" else value, switches)
+def built(row, tasks, repeat=0, value=None):
+    return row.build(trial_of(row, tasks, repeat, value))
+
+
+def step_size(row, tasks, value=None, **changes):
+    return TINY.training(trial_of(row, tasks, 0, value, **changes))["optimizer"].keywords["lr"]
 
 
 # Data
@@ -77,27 +86,15 @@ def test_every_pair_of_images_or_labels_differs():
 
 
 def test_parts_are_of_the_size_that_each_task_allows(tasks):
-    parts = parts_of(tasks, 0, FAST)
+    parts = mtal.split(tasks, 0, FAST)
     for name, count in (("train", 4), ("validation", 4), ("test", 8)):
         for task in parts[name]:
             assert torch.bincount(task.targets).tolist() == [count] * task.classes
-    greedy = parts_of(tasks, 0, replace(FAST, train=100, validation=100, test=100))
+    greedy = mtal.split(tasks, 0, replace(FAST, train=100, validation=100, test=100))
     sizes = {name: len(part[0]) / 3 for name, part in greedy.items()}
     assert sizes == {"train": 10, "validation": 4, "test": 6}  # of 20: a half, a fifth, the rest
-
-
-def test_no_repeat_trains_or_tests_on_a_validation_image(tasks):
-    validation = samples(parts_of(tasks, 0, FAST)["validation"])
-    seen = []
-    for repeat in (0, 1, *mtal.TUNING_REPEATS):
-        parts = {name: samples(part) for name, part in parts_of(tasks, repeat, FAST).items()}
-        assert parts["validation"] == validation
-        assert not validation & (parts["train"] | parts["test"])
-        assert not parts["train"] & parts["test"]
-        seen.append(frozenset(parts["train"]))
-    assert len(set(seen)) == len(seen)
-    more = parts_of(tasks, 0, replace(FAST, train=8))  # nor does the size of another part matter
-    assert samples(more["validation"]) == validation
+    for one, other in zip(parts["validation"], greedy["validation"], strict=True):
+        assert torch.equal(one.inputs, other.inputs)  # whatever the size of the other parts
 
 
 # Starts
@@ -121,6 +118,8 @@ def test_a_pretrained_start_is_one_for_all_and_not_random(pair, monkeypatch):
         first, second = networks.kernels(name)
         assert torch.equal(first, second)
         assert torch.equal(first, mtal.pretrained(0, protocol)[name])
+        tuned = mtal.pretrained(0, replace(protocol, own_lr=1.0, speed=2))[name]
+        assert torch.equal(first, tuned)  # an arm's step size does not change where it starts
     fresh = mtal.start(pair, 0, FAST)
     assert not torch.equal(networks.kernels("conv2")[0], fresh.kernels("conv2")[0])
     assert torch.equal(networks.head.weight[1], fresh.head.weight[1])
@@ -140,13 +139,6 @@ def test_shared_layers_start_as_the_first_tasks_own(init, pair):
 # Arms
 
 
-def test_every_tuned_arm_has_five_values():
-    assert set(ARMS) == {*GRIDS, CONTROL}
-    assert {*mtal.COUNTERPARTS, "stl", "mtal", CONTROL} == set(ARMS)
-    for grid in GRIDS.values():
-        assert len(grid) == 5 and list(grid) == sorted(set(grid)) and grid[0] > 0
-
-
 KINDS = {
     "stl": (STL, {"weight_decay": 0.0}),
     "weight-decay": (STL, {"weight_decay": 0.3}),
@@ -160,13 +152,13 @@ KINDS = {
 
 
 def test_all_arms_are_checked():
-    assert set(KINDS) == {*ARMS, "one-trunk"}
+    assert set(KINDS) == set(ARMS) == {*mtal.COUNTERPARTS, *mtal.REGIME_ARMS}
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_an_arm_is_its_method_at_its_value_and_trains(name, tasks):
-    parts = parts_of(tasks, 0, FAST)
-    method = train_arm(arm(name), parts["train"], 0, FAST, device="cpu")
+    parts = TINY.split(tasks, 0, FAST)
+    method = TINY.train(name, parts, 0, 0.3, device="cpu").method
     kind, attributes = KINDS[name]
     assert type(method) is kind
     for attribute, value in attributes.items():
@@ -177,166 +169,167 @@ def test_an_arm_is_its_method_at_its_value_and_trains(name, tasks):
 
 
 def test_what_is_shared_hard(pair):
-    parts = parts_of(pair, 0, FAST)
-    upper = mtal.build(arm("hard-sharing"), parts["train"], 0, FAST).network
-    trunk = mtal.build(arm("one-trunk"), parts["train"], 0, FAST).network
+    upper, trunk = (
+        built(ARMS[name], pair, value=0.1).network for name in ("hard-sharing", "one-trunk")
+    )
     assert [layer.tasks for layer in upper.convolutions.values()] == [2, 1]
     assert [layer.tasks for layer in trunk.convolutions.values()] == [1, 1]
 
 
 def test_switches_reach_mtal_and_its_control(tasks):
-    train = parts_of(tasks, 0, FAST)["train"]
-    method = mtal.build(arm("mtal", pairs="cross-task", unit="slice"), train, 0, FAST)
-    assert (method.pairs, method.unit) == ("cross-task", "slice")
-    control = mtal.build(arm(CONTROL, pairs="cross-task", unit="slice"), train, 0, FAST)
-    assert (control.pairs, control.unit) == ("random", "slice")
-    for name in method.sharing_layers:  # as many pairs across tasks, and as strong; none within
+    rows = sharing(0.3, 2, pairs="cross-task", unit="slice", warmup=0.5)
+    for name, pairs in (("mtal", "cross-task"), (CONTROL, "random")):
+        method = built(rows[name], tasks)
+        assert (method.pairs, method.unit) == (pairs, "slice")
+        assert set(method.rho.values()) == {0.3}
+        assert method.warmup == 1  # half of three steps
+        assert step_size(rows[name], tasks) == 2 * FAST.lr
+
+
+def profile(weights, sizes):
+    """The rows of each task's kernels, in no order: their weights by task of the partner."""
+    return [
+        sorted([block.sort().values.tolist() for block in row.split(sizes)] for row in rows)
+        for rows in weights.split(sizes)
+    ]
+
+
+@pytest.mark.parametrize("pairs", ["all", "cross-task", "mutual-best"])
+def test_random_pairs_are_as_many_whole_kernels_with_the_same_weights(pairs, pair):
+    rows = sharing(0.1, pairs=pairs)
+    method, control = built(rows["mtal"], pair), built(rows[CONTROL], pair)
+    assert method.sharing_layers == control.sharing_layers == ["conv1", "conv2"]
+    joined = 0
+    for name in method.sharing_layers:
+        sizes = [len(filters) for filters in method.network.kernels(name)]
         own, other = method.weights(name), control.weights(name)
-        assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
+        assert len(other) == sum(sizes)  # whole filters, not slices
+        assert profile(own, sizes) == profile(other, sizes)
+        assert torch.equal(own.diagonal().sort().values, other.diagonal().sort().values)
+        joined += int((other > 0).sum()) - len(other)
+    assert joined > 0
+    later = built(rows[CONTROL], pair, repeat=1)
+    orders = [[m.get_buffer(f"order_{n}").tolist() for n in m.layers] for m in (control, later)]
+    assert orders[0] != orders[1]  # each repeat draws pairs of its own
 
 
 def test_arms_of_a_repeat_start_alike_and_see_the_same_samples(pair):
-    train = parts_of(pair, 0, FAST)["train"]
-    losses = {}
-    for name in ("stl", "weight-decay", "laf"):
-        method = mtal.build(arm(name, 0.01), train, 0, FAST)
-        losses[name] = fit(method, train, steps=1, batch_size=6, seed=0, device="cpu").loss
-    method = mtal.build(arm("mtal", 1.0), train, 0, FAST)
-    losses["mtal"] = fit(method, train, steps=1, batch_size=6, seed=0, device="cpu").loss
-    for loss in losses.values():
-        assert torch.equal(loss, losses["stl"])
+    study, parts = TINY.at(steps=1), TINY.split(pair, 0, FAST)
+    values = {"stl": 0.01, "weight-decay": 0.01, "laf": 0.01, "mtal": 1.0}
+    first, *others = (
+        study.train(name, parts, 0, value, device="cpu").history.loss
+        for name, value in values.items()
+    )
+    for loss in others:
+        assert torch.equal(loss, first)
 
 
 def test_a_step_size_is_the_value_of_stl_and_hard_sharing_alone(pair):
-    train = parts_of(pair, 0, FAST)["train"]
-    heads = {}
-    for name, value, lr in (("by value", 0.02, 0.5), ("by protocol", None, 0.02)):
-        method = train_arm(Arm("stl", value), train, 0, replace(FAST, lr=lr), device="cpu")
-        heads[name] = method.network.head.weight[0]
-    assert torch.equal(heads["by value"], heads["by protocol"])
-    assert Arm("hard-sharing", 0.1).lr(0.5) == 0.1 and Arm("mtal", 0.1, speed=2).lr(0.5) == 1
+    of_value = {name for name in ARMS if step_size(ARMS[name], pair, 0.1, lr=0.5) == 0.1}
+    assert of_value == {"stl", "hard-sharing", "one-trunk"}
+    for name in set(ARMS) - of_value:
+        assert step_size(ARMS[name], pair, 0.1, lr=0.5) == 0.5
+    assert step_size(Arm(mtal.stl), pair, lr=0.5) == 0.5
+    assert step_size(sharing(0.1, speed=2)["mtal"], pair, lr=0.5) == 1
 
 
 def test_arms_at_values():
-    named = mtal.arms_at(
-        ["stl", "one-trunk", "mtal", CONTROL],
-        {"stl": 0.02, "hard-sharing": 0.01, "mtal": 0.3},
-        "/x",
-        Arm("mtal", 0.7, {"unit": "slice"}, speed=2),
-    )
-    assert named == {
-        "stl/x": Arm("stl", 0.02),
-        "one-trunk/x": Arm("one-trunk", 0.01),
-        "mtal/x": Arm("mtal", 0.7, {"unit": "slice"}, speed=2),
-        f"{CONTROL}/x": Arm(CONTROL, 0.7, {"unit": "slice"}, speed=2),
+    rows = sharing(0.7, speed=2, unit="slice")
+    values = {"stl": 0.02, "hard-sharing": 0.01, "mtal": 0.3}
+    named = mtal.arms_at(mtal.REGIME_ARMS, values, "/x", rows)
+    assert {name: row.value for name, row in named.items()} == {
+        "stl/x": 0.02,
+        "hard-sharing/x": 0.01,
+        "one-trunk/x": 0.01,
+        "mtal/x": 0.7,
+        f"{CONTROL}/x": 0.7,
     }
-    assert mtal.arms_at([CONTROL], {"mtal": 0.3}) == {CONTROL: Arm(CONTROL, 0.3)}
-
-
-def test_errors(tasks):
-    train = parts_of(tasks, 0, FAST)["train"]
-    with pytest.raises(ValueError, match=r"arm: expected one of .* got 'ridge'"):
-        mtal.build(Arm("ridge", 1.0), train, 0, FAST)
-    with pytest.raises(ValueError, match="value: expected a number for arm 'mtal', got None"):
-        mtal.build(Arm("mtal"), train, 0, FAST)
-    for name in ("common", "other/10", "common/ten"):
-        with pytest.raises(ValueError, match="regime: expected a start"):
-            mtal.regime(name, FAST)
+    assert all(not row.grid and row.like is None for row in named.values())
+    assert named[f"{CONTROL}/x"] == rows[CONTROL] and named["mtal/x"] == rows["mtal"]
+    assert mtal.arms_at([CONTROL], {"mtal": 0.3})[CONTROL].value == 0.3
 
 
 # Choices
 
 
-def test_tune_reads_the_validation_part_alone(tasks, result):
-    mtal.tune(result, tasks, arms=["stl", "mtal"], protocol=FAST, device="cpu")
-    names = [r["arm"] for r in result.records if r["repeat"] == mtal.TUNING_REPEATS[0]]
-    assert names == [f"{a}@{v:g}" for a in ("stl", "mtal") for v in GRIDS[a]]
-    assert {r["metric"] for r in result.records} == {"validation_percent"}
-    repeat, lr = mtal.TUNING_REPEATS[1], mtal.chosen(result)["stl"]
-    parts = parts_of(tasks, repeat, FAST)
-    by_hand = train_arm(
-        Arm("mtal", 0.3), parts["train"], repeat, replace(FAST, lr=lr), device="cpu"
-    )
+def test_tune_gives_the_other_arms_the_step_size_of_stl(tasks, result):
+    chosen = mtal.tune(result, tasks, study=TINY, arms=["mtal", "stl"], device="cpu")
+    assert chosen == choices(result) and set(chosen) == {"stl", "mtal"}
+    repeat, here = TABLE.tuning_splits[1], TINY.at(lr=chosen["stl"])
+    names = list(dict.fromkeys(record["arm"] for record in result.records))
+    assert names == [f"{arm}@{value:g}" for arm in ("stl", "mtal") for value in ARMS[arm].grid]
+    parts = mtal.split(tasks, repeat, FAST)
+    by_hand = here.train("mtal", parts, repeat, 0.3, device="cpu").method
     expected = evaluate(by_hand, parts["validation"]).mean
     assert result.values("mtal@0.3", "validation_percent")[repeat] == expected
-
-
-def test_chosen_is_the_best_mean_and_of_equals_the_first(result):
-    for name, repeat, value in (
-        ("mtal@0.3", 0, 80.0),
-        ("mtal@0.3", 1, 10.0),
-        ("mtal@0.5", 0, 50.0),
-        ("mtal@0.5", 1, 52.0),
-        ("mtal@0.7", 0, 51.0),
-        ("mtal@0.7", 1, 51.0),
-    ):
-        result.add(arm=name, repeat=repeat, metric="validation_percent", value=value)
-    result.add(arm=json.dumps({"init": "common"}), metric="gain_points", value=99.0)
-    assert mtal.chosen(result) == {"mtal": 0.5}
-
-
-def test_what_diverges_scores_nothing(tasks):
-    parts = parts_of(tasks, 0, FAST)
-    wild = replace(FAST, steps=8)
-    assert mtal.score(Arm("stl", 1e30), parts, 0, wild, "cpu") == 0
-    assert mtal.score(Arm("stl", 0.01), parts, 0, wild, "cpu") > 0
 
 
 def test_search_covers_its_plan_and_changes_the_best(pair, result, monkeypatch):
     bonus = {"common": 6.0, "independent": 2.0}
 
-    def score(arm, parts, repeat, protocol, device):
+    def validate(self, arm, value, parts, repeat, *args, **options):
         """STL likes a step size of 0.02, hard sharing one of 0.01; MTAL a rho of 0.5."""
-        if arm.method != "mtal":
-            liked = 0.02 if arm.method == "stl" else 0.01
-            return 50 - abs(arm.lr(protocol.lr) - liked)
-        assert protocol.lr == 0.02 and len(parts["train"][0]) == 2 * pair[0].classes
-        return 50 + bonus.get(protocol.init, 0) + (arm.value == 0.5) - arm.speed
+        trial = self.trial(arm, parts["train"], repeat, value)
+        lr, p = self.training(trial)["optimizer"].keywords["lr"], self.protocol
+        if trial.value is None or trial.arm.number:
+            return [50 - abs(lr - (0.02 if trial.arm.build is mtal.stl else 0.01))]
+        assert p.lr == 0.02 and len(parts["train"][0]) == 2 * pair[0].classes
+        return [50 + bonus.get(p.init, 0) + (trial.value == 0.5) - lr / p.lr]
 
-    monkeypatch.setattr(mtal, "score", score)
-    mtal.search(result, pair, samples=2, protocol=replace(FAST, lr=0.5))
+    monkeypatch.setattr(Study, "validate", validate)
+    mtal_search.search(result, pair, study=TINY.at(lr=0.5), samples=2)
     names = [r["arm"] for r in result.records if r["metric"] == "gain_points"]
     names = list(dict.fromkeys(names))
-    plan = len(mtal.INITS) * len(mtal.SHARINGS)
-    assert len(names) == plan + len(mtal.CHANGES)
+    plan = len(mtal_search.INITS) * len(mtal_search.SHARINGS)
+    assert len(names) == plan + len(mtal_search.CHANGES)
     best = {"init": "common", "train": 2, "rho": 0.5, "unit": "filter"}
-    assert [json.loads(name) for name in names[plan:]] == [best | c for c in mtal.CHANGES]
-    assert mtal.best_of(result) == best
+    changed = [json.loads(name) for name in names[plan:]]
+    assert changed == [best | change for change in mtal_search.CHANGES]
+    assert mtal_search.best_of(result) == best
     assert result.values(names[0], "gain_points") == {1000: 2.0, 1001: 2.0}
     expected = {"stl": 0.02, "hard-sharing": 0.01, "one-trunk": 0.01}
-    assert mtal.values_at(result, "common") == expected
-    assert mtal.values_at(result, "independent") == {"stl": 0.02}
+    assert mtal_search.values_at(result, "common") == expected
+    assert mtal_search.values_at(result, "independent") == {"stl": 0.02}
 
 
 def test_what_a_configuration_means():
-    here, of_mtal = mtal.unfold(
-        {"init": "common", "train": 7, "rho": 0.3, "unit": "filter", "steps": 3, "warmup": 0.5},
-        FAST,
+    here, rows = mtal_search.regime_of(
+        {"init": "common", "train": 7, "rho": 0.3, "unit": "slice", "steps": 3, "speed": 2}, TINY
     )
-    assert here == replace(FAST, init="common", train=7, steps=9)
-    assert of_mtal == Arm("mtal", 0.3, {"unit": "filter", "warmup": 4})
-    assert mtal.unfold(
-        {"init": "common", "train": 7, "rho": 0.3, "unit": "filter", "speed": 2}, FAST
-    ) == (replace(FAST, init="common", train=7), Arm("mtal", 0.3, {"unit": "filter"}, speed=2))
+    assert here.protocol == replace(FAST, init="common", train=7, steps=9)
+    for row in (rows["mtal"], rows[CONTROL]):
+        assert (row.value, row.build.keywords) == (0.3, {"unit": "slice"})
+        assert row.protocol == {"speed": 2}
+
+
+def test_a_regime_is_a_start_and_a_number():
+    here = mtal_search.regime("common/10", TINY).protocol
+    assert here == replace(FAST, init="common", train=10)
+    for name in ("common", "other/10", "common/ten"):
+        with pytest.raises(ValueError, match="regime: expected a start"):
+            mtal_search.regime(name, TINY)
 
 
 # Comparisons
 
 
 def test_compare_records_what_training_by_hand_gives(pair, result):
-    arms = {"stl": Arm("stl"), "mtal": Arm("mtal", 0.2)}
-    mtal.compare(result, pair, arms=arms, repeats=[0, 2], protocol=FAST, device="cpu")
-    parts = parts_of(pair, 2, FAST)
-    method = train_arm(arms["mtal"], parts["train"], 2, FAST, device="cpu")
+    arms = {"stl": Arm(mtal.stl), "mtal": sharing(0.2)["mtal"]}
+    mtal.compare(result, pair, study=TINY, arms=arms, repeats=[0, 2], device="cpu")
+    parts = mtal.split(pair, 2, FAST)
+    method = TINY.train("mtal", parts, 2, 0.2, device="cpu").method
     for metric, value in (
         ("accuracy_percent", evaluate(method, parts["test"]).mean),
         ("validation_percent", evaluate(method, parts["validation"]).mean),
         ("train_cross_entropy", evaluate(method, parts["train"]).mean_loss),
+        ("test_cross_entropy", evaluate(method, parts["test"]).mean_loss),
         ("redundancy", mtal.likeness(method)["redundancy"]),
     ):
         assert result.values("mtal", metric)[2] == value
         assert set(result.values("stl", metric)) == {0, 2}
-    assert set(result.values("untrained", "across/conv1@0.5")) == {0, 2}
+    start = mtal.likeness(STL(mtal.start(parts["train"], 2, FAST)))
+    assert result.values("untrained", "rank")[2] == start["rank"]
+    assert set(result.values("stl", "across/conv1@0.5")) == {0, 2}
     assert set(result.values("mtal", "joined/conv2")) == {0, 2}
     assert not result.values("mtal", "across/conv1@0.5")
 
@@ -356,7 +349,7 @@ def test_likeness_by_hand(pair):
 
 def test_likeness_is_of_the_kernels_that_compute(pair):
     """MTAL's own kernels do not count, those it has mixed do."""
-    method = mtal.build(Arm("mtal", 0.0), pair, 0, FAST)
+    method = built(sharing(0.0)["mtal"], pair)
     mixed, own = mtal.likeness(method), mtal.likeness(STL(method.network))
     assert mixed["redundancy"] > own["redundancy"]
     assert {name for name in mixed if name.startswith("joined")} == {"joined/conv1", "joined/conv2"}
@@ -369,25 +362,24 @@ def test_effective_rank(rows, expected):
     assert mtal.effective_rank(scaled) == pytest.approx(expected)
 
 
-def test_variants_differ_in_one_thing_from_the_default():
-    arms = mtal.variants(20)
-    default = arms[f"mtal, rho {mtal.DEFAULT_RHO:g}"]
-    assert default == Arm("mtal", mtal.DEFAULT_RHO)
-    for name, of_name in arms.items():
-        if name == "slices, rho 0.8":
-            continue
-        changes = (of_name.method != default.method) + len(of_name.switches) + of_name.speed - 1
-        changes += of_name.method != "stl" and of_name.value != default.value
-        assert changes <= (2 if CONTROL in name else 1)
-    assert arms["warm-up"].switches == {"warmup": 10}
+def test_variants_differ_in_one_thing_from_the_default(pair):
+    variants = mtal.variants()
+    assert variants[f"mtal, rho {mtal.DEFAULT_RHO:g}"].value == mtal.DEFAULT_RHO
+    del variants["slices, rho 0.8"], variants["stl"]
+    for name, row in variants.items():
+        changes = (row.value != mtal.DEFAULT_RHO) + len(row.build.keywords)
+        changes += row.protocol != {"speed": 1}
+        assert changes == (name not in (f"mtal, rho {mtal.DEFAULT_RHO:g}", f"{CONTROL}, rho 0.5"))
+        method = built(row, pair)
+        assert (method.pairs == "random") == (CONTROL in name)
+        assert set(method.rho.values()) == {row.value}
 
 
 @pytest.mark.parametrize("name", ["stl", "mtal"])
 def test_arms_learn(name, tasks, result):
-    protocol = replace(FAST, steps=60, batch_size=12, lr=0.02, channels=(4, 8))
-    mtal.compare(
-        result, tasks, arms={name: arm(name, 0.5)}, repeats=[0], protocol=protocol, device="cpu"
-    )
+    study = TINY.at(steps=60, batch_size=12, lr=0.02, channels=(4, 8))
+    row = {"stl": Arm(mtal.stl), "mtal": sharing(0.5)["mtal"]}[name]
+    mtal.compare(result, tasks, study=study, arms={name: row}, repeats=[0], device="cpu")
     assert result.values(name, "accuracy_percent")[0] > 80
 
 
@@ -397,7 +389,7 @@ def test_arms_learn(name, tasks, result):
 def test_claims_name_arms_metrics_and_experiments_that_exist(root):
     claims = yaml.safe_load((root / "data" / "claims" / "mtal.yaml").read_text())["claims"]
     entries = yaml.safe_load((root / "notebooks" / "experiments.yaml").read_text())["experiments"]
-    known = {*ARMS, "one-trunk", "untrained", "stl-same-step"}
+    known = {*ARMS, "untrained", "stl-same-step"}
     for claim in claims:
         assert "printed" not in claim
         if "asked_by" not in claim:
