@@ -252,16 +252,21 @@ def test_arms_at_values():
 # Choices
 
 
-def test_tune_gives_the_other_arms_the_step_size_of_stl(tasks, result):
-    chosen = mtal.tune(result, tasks, study=TINY, arms=["mtal", "stl"], device="cpu")
-    assert chosen == choices(result) and set(chosen) == {"stl", "mtal"}
-    repeat, here = TABLE.tuning_splits[1], TINY.at(lr=chosen["stl"])
-    names = list(dict.fromkeys(record["arm"] for record in result.records))
-    assert names == [f"{arm}@{value:g}" for arm in ("stl", "mtal") for value in ARMS[arm].grid]
-    parts = mtal.split(tasks, repeat, FAST)
-    by_hand = here.train("mtal", parts, repeat, 0.3, device="cpu").method
-    expected = evaluate(by_hand, parts["validation"]).mean
-    assert result.values("mtal@0.3", "validation_percent")[repeat] == expected
+def test_tune_gives_the_other_arms_the_step_size_of_stl(pair, result, monkeypatch):
+    seen = {}
+
+    def validate(self, arm, value, parts, repeat, *args, **options):
+        trial = self.trial(arm, parts["train"], repeat, value)
+        lr = self.training(trial)["optimizer"].keywords["lr"]
+        seen.setdefault(arm, set()).add(lr)
+        return [50 - abs(lr - 0.05) + value / 1000]
+
+    monkeypatch.setattr(Study, "validate", validate)
+    arms = ["mtal", "hard-sharing", "stl"]
+    chosen = mtal.tune(result, pair, study=TINY.at(lr=0.5), arms=arms)
+    assert chosen == choices(result) == {"stl": 0.05, "mtal": 0.9, "hard-sharing": 0.05}
+    grids = {arm: set(ARMS[arm].grid) for arm in ("stl", "hard-sharing")}
+    assert seen == grids | {"mtal": {0.05}}
 
 
 def test_search_covers_its_plan_and_changes_the_best(pair, result, monkeypatch):
