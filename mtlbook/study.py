@@ -342,11 +342,9 @@ class Study:
             Takes the records.
         tasks : TaskSet
             None where ``split`` makes the data.
-        arms : iterable of str
-        repeats : iterable of int
+        arms, repeats
         values : mapping of arm to float, optional
             As :func:`choices` gives them.
-        device : str
         """
         arms, repeats = self._known(arms), list(repeats)
         taken = set(repeats) & set(self.tuning_splits)

@@ -432,3 +432,14 @@ KERNELS = torch.ones(3, 2)
 def test_errors_name_argument_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_large_logits_do_not_overflow():
+    bank = torch.randn(6, 2, 3, 3).abs()
+    logits = torch.randn(6, 6)
+    small = pair_weights(bank, 0.0, logits=logits)
+    close = pair_weights(bank, 0.0, logits=1000 + 0 * logits)
+    assert small.isfinite().all() and close.isfinite().all()
+    torch.testing.assert_close(close.sum(1), torch.ones(6))
+    expected = logits.clone().fill_diagonal_(0).softmax(1)  # all of them are partners
+    torch.testing.assert_close(small, expected)

@@ -23,6 +23,7 @@ from mtlbook.priors import (
     mode_covariance,
     normalise_trace,
     quadratic_form,
+    reciprocal,
     sqrt_relation,
 )
 from mtlbook.tensors import unfold
@@ -807,3 +808,37 @@ NONE = [None] * 3
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# What is no covariance
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        ([[1.0, 0.5], [0.2, 1.0]], r"covariance: expected a symmetric matrix .* differ by 0\.3"),
+        ([[1.0, 2.0], [2.0, 1.0]], "covariance: expected a positive semi-definite .* of -1"),
+        ([[1.0, torch.nan], [torch.nan, 1.0]], "covariance: expected a symmetric matrix of finite"),
+    ],
+)
+def test_what_is_no_covariance_is_refused_and_not_projected(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        decompose(torch.tensor(matrix))
+    with pytest.raises(ValueError, match=message):
+        quadratic_form(torch.randn(2, 3), [torch.tensor(matrix), None])
+    with pytest.raises(ValueError):
+        MatrixNormal(torch.zeros(2, 3), torch.tensor(matrix), torch.eye(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_flip_flop_makes_is_a_covariance(dtype):
+    for scale in (1e-6, 1.0, 1e6):
+        samples = scale * torch.randn(2, 4, 9, 5, dtype=dtype)
+        for found in flip_flop(samples, [None] * 3, eps=1e-6, relative=True, sweeps=3):
+            decompose(found.dense() if hasattr(found, "dense") else found)
+    decompose(torch.zeros(3, 3, dtype=dtype))
+
+
+def test_not_a_number_stays_one_in_every_inverse():
+    x = torch.tensor([torch.nan, 0.0, 2.0, -1.0])
+    assert reciprocal(x)[1:].tolist() == [0.0, 0.5, 0.0] and bool(reciprocal(x)[0].isnan())

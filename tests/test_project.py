@@ -1,5 +1,6 @@
 """The project's files agree with each other, and say nothing of the machine they were made on."""
 
+import ast
 import json
 import re
 import subprocess
@@ -211,3 +212,19 @@ def test_readme_shows_the_committed_verdicts(root):
     rows = audit(root / "data" / "claims", load_results(root / "data" / "results"))
     text = (root / "README.md").read_text()
     assert report.readme(rows, text) == text
+
+
+def test_no_docstring_holds_a_control_character():
+    """A tab once stood in a formula, for the letter t that followed a backslash."""
+    found = []
+    for path in sorted((ROOT / "mtlbook").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+            if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+                found += [path.name for c in text if ord(c) < 32 and c != "\n"]
+    assert found == []
+
+
+def test_no_file_of_the_package_is_long():
+    lengths = {p: len(p.read_text().splitlines()) for p in (ROOT / "mtlbook").rglob("*.py")}
+    assert {p.name: n for p, n in lengths.items() if n > 400} == {}

@@ -1,45 +1,42 @@
-"""The methods of the book, one short file each, all behind the protocol of ``Method``.
+"""The methods of the book, one short file each, all behind the protocol of ``Method``."""
 
-A method is imported when it is first asked for, so that a run depends on, and its result names, the
-code of its own methods alone.
-"""
+from mtlbook.methods.balancing import Balanced
+from mtlbook.methods.base import Method, NetworkMethod
+from mtlbook.methods.baselines import STL, HardSharing, Pooled
+from mtlbook.methods.cross_stitch import CrossStitch
+from mtlbook.methods.dmtl_tf import DMTLTF
+from mtlbook.methods.drn import DRN
+from mtlbook.methods.experts import PLE, MMoE
+from mtlbook.methods.fixed_relation import FixedRelation
+from mtlbook.methods.mrn import MRN
+from mtlbook.methods.mtal import MTAL
+from mtlbook.methods.shallow import L21, MTFL, MTRL, RMTL, Lasso
+from mtlbook.methods.srdml import SRDML
+from mtlbook.methods.tnrdmtl import TNRDMTL
+from mtlbook.methods.trunk import SharedTrunk, TaskHeads
 
-from importlib import import_module
-
-_MODULES = {
-    "Method": "base",
-    "NetworkMethod": "base",
-    "STL": "baselines",
-    "HardSharing": "baselines",
-    "Pooled": "baselines",
-    "TNRDMTL": "tnrdmtl",
-    "MTAL": "mtal",
-    "CrossStitch": "cross_stitch",
-    "MRN": "mrn",
-    "FixedRelation": "mrn",
-    "DRN": "drn",
-    "DMTLTF": "dmtl_tf",
-    "Lasso": "shallow",
-    "L21": "shallow",
-    "MTFL": "shallow",
-    "RMTL": "shallow",
-    "MTRL": "shallow",
-    "SharedTrunk": "trunk",
-    "TaskHeads": "trunk",
-    "SRDML": "srdml",
-    "MMoE": "experts",
-    "PLE": "experts",
-    "Balanced": "balancing",
-}
-
-__all__ = list(_MODULES)
-
-
-def __getattr__(name: str):
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__ = [
+    "DMTLTF",
+    "DRN",
+    "L21",
+    "MRN",
+    "MTAL",
+    "MTFL",
+    "MTRL",
+    "PLE",
+    "RMTL",
+    "SRDML",
+    "STL",
+    "TNRDMTL",
+    "Balanced",
+    "CrossStitch",
+    "FixedRelation",
+    "HardSharing",
+    "Lasso",
+    "MMoE",
+    "Method",
+    "NetworkMethod",
+    "Pooled",
+    "SharedTrunk",
+    "TaskHeads",
+]

@@ -12,15 +12,17 @@ from torch import Tensor
 from mtlbook.layers import TaskNetwork
 from mtlbook.methods.base import NetworkMethod
 from mtlbook.priors import (
+    Inverted,
     LowRankPlusDiagonal,
     decompose,
     log_determinant_term,
     mode_covariance,
     normalise_trace,
+    proximal_step,
     quadratic_form,
+    reciprocal,
 )
 from mtlbook.relations import Relation
-from mtlbook.tensors import mode_product
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class MRN(NetworkMethod):
         prefix = f"{name}_{which}_"
         parts = [getattr(self, prefix + part) for part in ("basis", "values", "eps")]
         precision = self._buffers.get(f"{prefix}precision")
-        return LowRankPlusDiagonal(*parts) if precision is None else _Inverted(*parts, precision)
+        return LowRankPlusDiagonal(*parts) if precision is None else Inverted(*parts, precision)
 
     def covariances(self, name: str) -> list[LowRankPlusDiagonal | None]:
         """One for each axis of the layer's tensor; None for the identity."""
@@ -253,10 +255,10 @@ class MRN(NetworkMethod):
         for part in ("basis", "values", "eps"):
             self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
         size, rank = covariance.basis.shape
-        inverse = None  # else that of an earlier covariance of full rank would stay
+        self._buffers.pop(f"{name}_{which}_precision", None)  # of an earlier one of full rank
         if rank == size:
             inverse = covariance.solve(torch.eye(size).to(covariance.basis))
-        self.register_buffer(f"{name}_{which}_precision", inverse)
+            self.register_buffer(f"{name}_{which}_precision", inverse)
 
     def _log_determinant(self, name: str) -> Tensor:
         """Second term of eq. 9 for one layer; kept, since it changes at updates alone."""
@@ -311,7 +313,7 @@ class MRN(NetworkMethod):
             new = self._released(w, covariances, which, mode)
         else:
             new = mode_covariance(w, covariances, mode, eps=eps, relative=chosen.relative)
-        new = decompose(new)
+        new = decompose(new, check=False)  # made here: a covariance
         return normalise_trace(new) if chosen.scale == "trace" else new
 
     def _released(
@@ -328,7 +330,7 @@ class MRN(NetworkMethod):
         )
         values, basis = torch.linalg.eigh(s)
         values = values.clamp(min=0)
-        precisions = _reciprocal(values)
+        precisions = reciprocal(values)
         if chosen.threshold is not None:
             precisions = torch.where(values > chosen.threshold, precisions, values)
         if chosen.trace_cap is not None:
@@ -341,7 +343,7 @@ class MRN(NetworkMethod):
             step = (basis * precisions) @ basis.mT * chosen.feature_step
             precisions, basis = torch.linalg.eigh(old.solve(torch.eye(len(s)).to(s)) + step)
         zero = precisions.new_zeros(())
-        return LowRankPlusDiagonal(basis, _reciprocal(precisions), zero).to(w.dtype)
+        return LowRankPlusDiagonal(basis, reciprocal(precisions), zero).to(w.dtype)
 
     def relation(self, layer: str | None = None) -> Relation | None:
         """Correlation of the tasks in the prior of a layer, by default the last.
@@ -359,88 +361,6 @@ class MRN(NetworkMethod):
         return Relation(matrix.fill_diagonal_(1), meaning)
 
 
-@dataclass(frozen=True, eq=False)
-class _Inverted(LowRankPlusDiagonal):
-    """A covariance of full rank beside its inverse, with which a step takes one product of two."""
-
-    precision: Tensor
-
-    def to(self, *args, **kwargs) -> _Inverted:
-        parts = (self.basis, self.values, self.eps, self.precision)
-        return _Inverted(*(part.to(*args, **kwargs) for part in parts))
-
-    def solve(self, matrix: Tensor) -> Tensor:
-        return self.precision @ matrix
-
-
-class FixedRelation(MRN):
-    r"""**Our control**, not the paper's: MRN_t with a relation that nobody has learned.
-
-    OBJECTIVE   that of :class:`MRN` with :math:`\Sigma_3 = (1 - \rho) I + \rho \mathbf 1 \mathbf
-    1^\top` on every layer, all else the identity
-
-    :math:`\rho = 0` is weight decay on each task by itself; towards 1 the tasks become one model.
-
-    Parameters
-    ----------
-    network : TaskNetwork
-    layers : sequence of str, optional
-        As :class:`MRN`.
-    weight : float
-    rho : float
-        Correlation of any two tasks, in ``(-1 / (T - 1), 1)``.
-    """
-
-    def __init__(
-        self,
-        network: TaskNetwork,
-        layers: Sequence[str] | None = None,
-        *,
-        weight: float = 1e-3,
-        rho: float = 0.5,
-    ):
-        super().__init__(network, layers, learn=("task",), weight=weight, max_updates=0)
-        tasks = len(self.tasks)
-        if not -1 < (tasks - 1) * rho or not rho < 1:
-            raise ValueError(f"rho: expected -1 / (T - 1) < rho < 1 with T = {tasks}, got {rho}")
-        for name in self.layers:
-            self.set_covariance(name, "task", (1 - rho) * torch.eye(tasks) + rho)
-
-
-@torch.no_grad()
-def proximal_step(
-    w: Tensor, covariances: Sequence[LowRankPlusDiagonal | None], strength: float
-) -> Tensor:
-    r"""Proximal map of half the quadratic form: :math:`(I + c\, \Sigma^{-1})^{-1}
-    \operatorname{vec}(\tensor W)`.
-
-    In the eigenvectors of all modes it is a division by ``1 + c / product of eigenvalues``.
-
-    Parameters
-    ----------
-    w : Tensor, shape ``(d_1, ..., d_K)``
-    covariances : sequence of K LowRankPlusDiagonal or None (identity)
-    strength : float
-        :math:`c`; a gradient step on the same term multiplies by ``1 - c / ...`` instead.
-    """
-
-    def shrink(x: Tensor, mode: int, scale: Tensor) -> Tensor:
-        if mode == w.ndim:
-            return x * scale / (scale + strength)
-        covariance = covariances[mode]
-        if covariance is None:
-            return shrink(x, mode + 1, scale)
-        inside = mode_product(x, covariance.basis.mT, mode)
-        values = (covariance.values + covariance.eps).reshape(-1, *[1] * (w.ndim - mode - 1))
-        result = mode_product(shrink(inside, mode + 1, scale * values), covariance.basis, mode)
-        if covariance.basis.shape[0] == covariance.basis.shape[1]:
-            return result
-        outside = x - mode_product(inside, covariance.basis, mode)
-        return result + shrink(outside, mode + 1, scale * covariance.eps)
-
-    return shrink(w, 0, w.new_ones(()))
-
-
 def _identity(tensor: Tensor, mode: int) -> LowRankPlusDiagonal:
     """The identity in the structure that updates of this mode will have."""
     size = tensor.shape[mode]
@@ -449,8 +369,3 @@ def _identity(tensor: Tensor, mode: int) -> LowRankPlusDiagonal:
     if rank == size:
         return LowRankPlusDiagonal(basis, tensor.new_ones(rank), tensor.new_zeros(()))
     return LowRankPlusDiagonal(basis, tensor.new_zeros(rank), tensor.new_ones(()))
-
-
-def _reciprocal(x: Tensor) -> Tensor:
-    """``1 / x``, and 0 where x is 0."""
-    return torch.where(x > 0, 1 / torch.where(x > 0, x, 1), 0)

@@ -1,18 +1,8 @@
-r"""Similar convolution kernels: how alike they are, how alike chance makes them, and sharing them.
-
-A *kernel* is one row of numbers, whatever its shape: a whole filter (in, k, k) or a slice (k, k) of
-one. P kernels have a (P, P) matrix of similarities; row-stochastic weights made of it mix them,
-``K' = W K``: one product of matrices, however many tasks the kernels come from.
-
-**Reconstruction.** Of MTAL (Feng and Chen, arXiv 2101.12431) only the abstract, the setting and the
-notation are known to us. That kernels are aggregated with weights if their similarity exceeds rho
-is the abstract's; the measure, the weights and all else here are ours.
-"""
+"""Similarity of kernels, and their aggregation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import lgamma
 from typing import Literal
 
 import torch
@@ -155,10 +145,13 @@ def pair_weights(
     if pairs == "mutual-best" and len(rows):
         s = s.masked_fill(_not_mutual_best(s), -torch.inf)
     w = F.threshold(s, rho, 0.0)
-    if logits is not None:
-        w = torch.where(w > 0, logits.exp(), 0)
-    w = w.fill_diagonal_(1)
-    w /= w.sum(1, keepdim=True)
+    if logits is not None:  # a softmax over partners and, with logit 0, the kernel itself
+        joined = (w > 0).fill_diagonal_(True)
+        a = logits.clone().fill_diagonal_(0).masked_fill(~joined, -torch.inf)
+        w = a.softmax(1)
+    else:
+        w = w.fill_diagonal_(1)
+        w /= w.sum(1, keepdim=True)
     return w if order is None else w[order][:, order]
 
 
@@ -300,119 +293,3 @@ def _not_mutual_best(s: Tensor) -> Tensor:
     others = s.clone().fill_diagonal_(-torch.inf)
     best = others >= others.amax(1, keepdim=True)
     return ~(best & best.mT)
-
-
-# Chance
-
-
-def chance_density(cosine: Tensor | float, dimension: int) -> Tensor:
-    r"""Density of the cosine of two random kernels of k entries.
-
-    .. math:: f_k(s) = \frac{(1 - s^2)^{(k - 3) / 2}}{B(\frac12, \frac{k - 1}{2})}
-
-    Parameters
-    ----------
-    cosine : Tensor or float, in [-1, 1]
-    dimension : int, >= 2
-        k. For Pearson's correlation take k - 1: centred kernels live in one dimension less.
-
-    Returns
-    -------
-    Tensor, float64, shape of ``cosine``
-
-    Notes
-    -----
-    Exact if one of the two has a direction that is uniform on the sphere and independent of the
-    other: normal entries of one variance, for example.
-    """
-    _check_dimension(dimension, 2)
-    s = torch.as_tensor(cosine, dtype=torch.float64)
-    a = (dimension - 1) / 2
-    return ((1 - s) * (1 + s)) ** (a - 1) * torch.exp(-torch.tensor(_log_beta(a, 0.5)).double())
-
-
-def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
-    r"""Probability that the cosine of two random kernels of k entries exceeds a value.
-
-    .. math:: \Pr(s > r) = \tfrac12 I_{1 - r^2}\bigl(\tfrac{k - 1}{2}, \tfrac12\bigr), \quad r \ge 0
-
-    with the regularised incomplete beta function I; ``1 - Pr(s > -r)`` for negative r.
-
-    Parameters
-    ----------
-    cosine : Tensor or float
-        At 1 and above the probability is 0, below -1 it is 1.
-    dimension : int, >= 1
-        k; see :func:`chance_density`.
-
-    Returns
-    -------
-    Tensor, float64, shape of ``cosine``
-
-    Examples
-    --------
-    >>> chance_tail(0.8, 9), chance_tail(0.8, 216)   # a 3 x 3 slice, a filter of 24 channels
-    (tensor(0.0027, dtype=torch.float64), tensor(6.7998e-50, dtype=torch.float64))
-    """
-    _check_dimension(dimension, 1)
-    r = torch.as_tensor(cosine, dtype=torch.float64)
-    if dimension == 1:  # the cosine is 1 or -1
-        return ((r < 1).double() + (r < -1).double()) / 2
-    size = r.abs().clamp(max=1)
-    upper = 0.5 * _regularised_beta((1 - size) * (1 + size), size**2, (dimension - 1) / 2, 0.5)
-    return torch.where(r >= 0, upper, 1 - upper)
-
-
-def chance_threshold(dimension: int, tail: float) -> float:
-    """The cosine that two random kernels of k entries exceed with probability ``tail``.
-
-    Parameters
-    ----------
-    dimension : int, >= 2
-    tail : float, in (0, 1)
-    """
-    _check_dimension(dimension, 2)
-    if not 0 < tail < 1:
-        raise ValueError(f"tail: expected a probability in (0, 1), got {tail}")
-    low, high = -1.0, 1.0
-    for _ in range(60):  # halvings: to the last bit of a float64
-        middle = (low + high) / 2
-        low, high = (middle, high) if chance_tail(middle, dimension) > tail else (low, middle)
-    return (low + high) / 2
-
-
-def _check_dimension(dimension: int, least: int) -> None:
-    if dimension < least:
-        raise ValueError(f"dimension: expected at least {least}, got {dimension}")
-
-
-def _log_beta(a: float, b: float) -> float:
-    return lgamma(a) + lgamma(b) - lgamma(a + b)
-
-
-def _regularised_beta(x: Tensor, y: Tensor, a: float, b: float) -> Tensor:
-    """``I_x(a, b)`` with ``y = 1 - x``, by the continued fraction on the side where it is fast."""
-    other = x > (a + 1) / (a + b + 2)
-    near, far = torch.where(other, y, x), torch.where(other, x, y)
-    first = torch.where(other, torch.full_like(x, b), a)
-    second = torch.where(other, torch.full_like(x, a), b)
-    front = torch.exp(
-        first * near.log() + torch.where(far > 0, second * far.log(), 0) - _log_beta(a, b)
-    )
-    value = front / first * _beta_fraction(near, first, second)
-    return torch.where(other, 1 - value, value)
-
-
-def _beta_fraction(x: Tensor, a: Tensor, b: Tensor, terms: int = 500) -> Tensor:
-    """Lentz's evaluation of the continued fraction (Abramowitz and Stegun 26.5.8)."""
-    c, d = torch.ones_like(x), 1 / (1 - (a + b) * x / (a + 1))
-    value = d
-    for m in range(1, terms):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for step in (even, odd):
-            c, d = 1 + step / c, 1 / (1 + step * d)
-            value = value * c * d
-        if bool(((c * d - 1).abs() < 1e-15).all()):
-            break
-    return value
