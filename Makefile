@@ -62,7 +62,7 @@ notebooks: $(READY)
 		python -m pytest --nbval --nbval-current-env notebooks
 
 golden: $(READY)  ## golden trajectories, compared; with the lines of code that they cover
-	@$(STEP) "golden trajectories" python -m coverage run scripts/golden.py
+	@$(STEP) "golden trajectories" python -m coverage run tests/golden.py
 	@python -m coverage report
 
 outputs: $(READY)  ## execute the notebooks and store their outputs, after a change of one

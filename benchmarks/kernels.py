@@ -14,9 +14,9 @@ from itertools import count
 import torch
 from clock import interleaved, show
 
+from mtlbook.backbones import kernel_networks
 from mtlbook.kernels import aggregate, cosine_similarity
 from mtlbook.methods import MTAL, STL, CrossStitch
-from mtlbook.methods.heterogeneous import kernel_networks
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import Batches, TaskLoss, sgd, step
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from clock import interleaved, show
 from torch import nn
 
-from mtlbook.methods import TaskHeads
+from mtlbook.backbones import TaskHeads
 from mtlbook.saliency import pairwise_distances, task_saliency
 
 

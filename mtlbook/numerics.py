@@ -2,7 +2,7 @@
 
 Results carry the version under which they were measured, and are current as long as it is the
 code's. ``data/golden/`` holds a few steps of every arm: a change of a number without a bump, and a
-bump without a change of a number, fail (``scripts/golden.py``).
+bump without a change of a number, fail (``tests/golden.py``).
 """
 
 NUMERICS: dict[str, int] = {

@@ -37,7 +37,7 @@ def task_saliency(
         Each of the T maps ``(B, ...)`` to ``(B,)`` or ``(B, K_t)``. The one module has an integer
         ``tasks``, maps ``(T, B, ...)`` to ``(T, B, K)`` and may have ``widths``, T numbers of
         outputs that are not padding, and ``relu_layers()``
-        (:class:`mtlbook.methods.TaskHeads`). Heads must treat the samples of a batch apart:
+        (:class:`mtlbook.backbones.TaskHeads`). Heads must treat the samples of a batch apart:
         no batch normalisation.
     features : Tensor, shape ``(B, ...)``
         ``(B, D)``, or a map ``(B, C, H, W)``, channels first.

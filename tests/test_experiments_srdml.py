@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from mtlbook.backbones import TaskHeads
 from mtlbook.experiments import school, srdml, srdml_linear
 from mtlbook.experiments.linear_descent import Setting
 from mtlbook.experiments.srdml_linear import RELEASED, SAMPLES
 from mtlbook.ledger.repository import root
 from mtlbook.ledger.results import Result
-from mtlbook.methods import SRDML, SharedTrunk, TaskHeads
+from mtlbook.methods import SRDML, SharedTrunk
 from mtlbook.study import choices
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import fit, predict

@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+import golden
 import pytest
 
 from mtlbook.numerics import NUMERICS
@@ -10,20 +11,15 @@ from mtlbook.numerics import NUMERICS
 STUDIES = (*NUMERICS,)
 
 
-@pytest.fixture(scope="module")
-def golden(script):
-    return script("golden")
-
-
-def test_every_study_has_golden_values(golden):
+def test_every_study_has_golden_values():
     assert set(golden.STUDIES) == set(NUMERICS)
     assert {path.stem for path in golden.GOLDEN.glob("*.json")} == set(NUMERICS)
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_the_code_gives_the_golden_values(golden, study):
+def test_the_code_gives_the_golden_values(study):
     old = golden.stored(study)
-    assert old["numerics"] == NUMERICS[study], "record anew: python scripts/golden.py --write"
+    assert old["numerics"] == NUMERICS[study], "record anew: python tests/golden.py --write"
     found = golden.differences(
         old["values"], golden.measure(study), golden.TOLERANCES.get(study, golden.TOLERANCE)
     )
@@ -31,7 +27,7 @@ def test_the_code_gives_the_golden_values(golden, study):
     assert not found, "\n".join([advice, *found[:10]])
 
 
-def test_differences_see_numbers_words_and_what_is_gone(golden):
+def test_differences_see_numbers_words_and_what_is_gone():
     old = {"a": [1.0, 2.0], "b": {"c": "laf"}, "d": 0.0}
     assert golden.differences(old, old | {"new": 3}) == []
     assert golden.differences(old, old | {"a": [1.0, 2.0 + 1e-8]}) == []
@@ -41,7 +37,7 @@ def test_differences_see_numbers_words_and_what_is_gone(golden):
     assert golden.differences(old, old | {"d": float("nan")}) == ["d: was 0.0, is nan"]
 
 
-def test_a_change_needs_a_bump_and_a_bump_a_change(golden):
+def test_a_change_needs_a_bump_and_a_bump_a_change():
     old = {"numerics": 2, "values": {"a": 1.0}}
     assert golden.check("mrn", None, {"a": 1.0}, 1) == []
     assert golden.check("mrn", old, {"a": 1.0, "new": 5.0}, 2) == []
@@ -52,7 +48,7 @@ def test_a_change_needs_a_bump_and_a_bump_a_change(golden):
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_committed_values_have_kept_to_that(golden, study, root):
+def test_committed_values_have_kept_to_that(study, root):
     """Along the history, too: somebody may have edited the files by hand."""
     path = f"data/golden/{study}.json"
 

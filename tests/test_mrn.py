@@ -7,10 +7,9 @@ import pytest
 import torch
 from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 
-from mtlbook.backbones import convnet, mlp
+from mtlbook.backbones import convnet, image_network, mlp
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation
 from mtlbook.methods.mrn import RELEASED, Switches, proximal_step
-from mtlbook.methods.vision import image_network
 from mtlbook.priors import sqrt_relation
 from mtlbook.relations import Relation, cosine_relation
 from mtlbook.tasks import Task, TaskSet

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 
+from mtlbook.backbones import OwnLayer, TaskConvnets, kernel_networks
 from mtlbook.kernels import aggregate, cosine_similarity, gaussian_similarity, pair_share
 from mtlbook.methods import MTAL, STL, TNRDMTL, CrossStitch, HardSharing
-from mtlbook.methods.heterogeneous import OwnLayer, TaskConvnets, kernel_networks
 from mtlbook.methods.mtal import layer_redundancy, units
 from mtlbook.relations import Relation
 from mtlbook.tasks import Task, TaskSet

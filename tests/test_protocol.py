@@ -15,9 +15,8 @@ from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 from torch import nn
 
 from mtlbook import methods
-from mtlbook.backbones import mlp
-from mtlbook.methods import Method, SharedTrunk, TaskHeads
-from mtlbook.methods.heterogeneous import kernel_networks
+from mtlbook.backbones import TaskHeads, kernel_networks, mlp
+from mtlbook.methods import Method, SharedTrunk
 from mtlbook.methods.linear import LinearTasks
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import Batches, TaskLoss, fit, predict, step

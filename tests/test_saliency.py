@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtlbook.methods import TaskHeads
+from mtlbook.backbones import TaskHeads
 from mtlbook.saliency import pairwise_distances, task_saliency
 
 TASKS, BATCH, CHANNELS, SIDE = 4, 5, 3, 2

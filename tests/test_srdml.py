@@ -12,7 +12,8 @@ import torch
 from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 from torch import nn
 
-from mtlbook.methods import PLE, SRDML, Balanced, MMoE, SharedTrunk, TaskHeads
+from mtlbook.backbones import TaskHeads
+from mtlbook.methods import PLE, SRDML, Balanced, MMoE, SharedTrunk
 from mtlbook.methods.balancing import BALANCINGS, weighting
 from mtlbook.methods.srdml import broadcast_targets, fresh_adam_step, project
 from mtlbook.saliency import pairwise_distances, task_saliency
@@ -514,7 +515,7 @@ def test_only_balancing_needs_torchjd():
 import sys
 sys.modules["torchjd"] = sys.modules["torchjd.aggregation"] = None
 from torch import nn
-from mtlbook.methods import MMoE, PLE, SRDML, Balanced, TaskHeads
+from mtlbook.methods import MMoE, PLE, SRDML, Balanced
 method = SRDML(nn.Identity(), TaskHeads(3, [1, 1], seed=0), weight=1)
 try:
     Balanced(method, "mgda")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
+import golden
 import pytest
 import torch
 
@@ -238,11 +239,6 @@ def test_the_parameters_of_a_notebook_are_all_that_its_cell_names():
 # The studies of the book: none can leak
 
 
-@pytest.fixture(scope="module")
-def golden(script):
-    return script("golden")
-
-
 def of_digits(protocol):
     return replace(protocol, train=3, validation=2, test=2, channels=4, hidden=3, trunk="small")
 
@@ -270,7 +266,7 @@ CASES = {
 
 
 @pytest.fixture(params=CASES)
-def case(request, golden):
+def case(request):
     """A study, made-up tasks (in float64) for it, and its number of validation samples a class."""
     study, tasks, validation = CASES[request.param]
     torch.set_default_dtype(torch.float64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mtlbook.backbones import mlp
+from mtlbook.backbones import TaskHeads, mlp
 from mtlbook.layers import TaskLinear, TaskNetwork
 from mtlbook.methods import (
     DRN,
@@ -20,7 +20,6 @@ from mtlbook.methods import (
     Lasso,
     Method,
     SharedTrunk,
-    TaskHeads,
 )
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.tensors import Ragged

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from mtlbook import datasets
+from mtlbook.backbones import TaskConvnets, kernel_networks
 from mtlbook.experiments.mtal_likeness import COSINES, effective_rank, likeness
 from mtlbook.ledger.results import Result
 from mtlbook.methods import MTAL, STL, TNRDMTL, CrossStitch, HardSharing
-from mtlbook.methods.heterogeneous import TaskConvnets, kernel_networks
 from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial
 from mtlbook.tasks import TaskSet, split_per_class
 from mtlbook.training import evaluate

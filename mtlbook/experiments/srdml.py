@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlbook.backbones import Flatten
+from mtlbook.backbones import Flatten, TaskHeads
 from mtlbook.experiments.cifar_mtl import (
     METRICS,
     Protocol,
@@ -32,7 +32,6 @@ from mtlbook.methods import (
     Method,
     MMoE,
     SharedTrunk,
-    TaskHeads,
 )
 from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial
 from mtlbook.tasks import TaskSet

@@ -13,7 +13,7 @@ from mtlbook.methods.mtal import MTAL
 from mtlbook.methods.shallow import L21, MTFL, MTRL, RMTL, Lasso
 from mtlbook.methods.srdml import SRDML
 from mtlbook.methods.tnrdmtl import TNRDMTL
-from mtlbook.methods.trunk import SharedTrunk, TaskHeads
+from mtlbook.methods.trunk import SharedTrunk
 
 __all__ = [
     "DMTLTF",
@@ -38,5 +38,4 @@ __all__ = [
     "NetworkMethod",
     "Pooled",
     "SharedTrunk",
-    "TaskHeads",
 ]

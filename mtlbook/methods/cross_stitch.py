@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlbook.backbones import TaskConvnets, convolve
 from mtlbook.methods.base import NetworkMethod
-from mtlbook.methods.heterogeneous import TaskConvnets, convolve
 from mtlbook.relations import Relation
 
 

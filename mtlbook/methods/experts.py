@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mtlbook.backbones import TaskHeads, glorot
 from mtlbook.layers import TaskLinear
 from mtlbook.methods.base import Method
-from mtlbook.methods.trunk import TaskHeads, glorot
 from mtlbook.tensors import Ragged
 
 

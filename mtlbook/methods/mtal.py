@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from mtlbook.backbones import TaskConvnets
 from mtlbook.kernels import (
     MEASURES,
     Similarity,
@@ -17,7 +18,6 @@ from mtlbook.kernels import (
     random_order,
 )
 from mtlbook.methods.base import NetworkMethod
-from mtlbook.methods.heterogeneous import TaskConvnets
 from mtlbook.relations import Relation
 
 PAIRS = ("all", "cross-task", "mutual-best", "random")
@@ -40,7 +40,7 @@ class MTAL(NetworkMethod):
     Parameters
     ----------
     networks : TaskConvnets
-        Of ``mtlbook.methods.heterogeneous.kernel_networks``.
+        Of ``mtlbook.backbones.kernel_networks``.
     rho : float, or mapping of layer name to float
         Threshold, >= 0. At 1 or more a layer shares nothing: STL, bit for bit.
     pairs : "all" | "cross-task" | "mutual-best" | "random"

@@ -1,7 +1,7 @@
 """Golden trajectories: a few steps of every arm of every experiment on made-up tasks.
 
-    python scripts/golden.py [STUDY ...]     compare with data/golden/, and print the coverage
-    python scripts/golden.py --write [...]   record anew
+    python tests/golden.py [STUDY ...]     compare with data/golden/, and print the coverage
+    python tests/golden.py --write [...]   record anew
 
 A refactoring leaves every number where it is. A number that is meant to change takes a bump of
 ``mtlbook/numerics.py``: recording refuses changed values under the old version, and a bump without
@@ -354,6 +354,8 @@ def srdml() -> dict[str, Any]:
     for arm in ("lasso", "l21", "rmtl"):
         outcome = table.train(arm, parts, 0, of.ARMS[arm].grid[-2], device="cpu")
         found[arm] = of.predict(outcome.method, parts["test"])
+    second = table.train("pcgrad", table.split(tasks, 1, table.protocol), 1, 0.002, device="cpu")
+    found["pcgrad, repeat 1"] = trajectory(second.method, second.history)
     values = numbers(of.ARMS, -2)
     found["table"] = compared(table, tasks, arms=of.ARMS, values=values)
     found["tuning"] = tuned(table, tasks, ("stl", "lasso", "hard-sharing-longer", "srdml"))
@@ -546,8 +548,7 @@ def switches() -> dict[str, Any]:
     from functools import partial
 
     from mtlbook import methods, training
-    from mtlbook.backbones import convnet, mlp
-    from mtlbook.methods.heterogeneous import kernel_networks
+    from mtlbook.backbones import TaskHeads, convnet, kernel_networks, mlp
 
     flat, shared = domains((6,), each=3), one_vs_all((1, 6, 6), each=2).subset([0, 1, 2])
     pictures = alphabets()
@@ -559,7 +560,7 @@ def switches() -> dict[str, Any]:
         torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.ReLU())
 
-    heads = partial(methods.TaskHeads, 3 * 36, shared.outputs, hidden=(4,), seed=0)
+    heads = partial(TaskHeads, 3 * 36, shared.outputs, hidden=(4,), seed=0)
     tanh = partial(heads, activation=torch.nn.Tanh)
     srdml = partial(methods.SRDML, weight=0.1)
     others = heterogeneous()
@@ -639,10 +640,9 @@ def datasets() -> dict[str, Any]:
     """What loaders and feature extractors make of made-up files; float32, as they do."""
     import tempfile
 
-    from mtlbook.experiments import srdml as of
-
-    sys.path.insert(0, str(ROOT / "tests"))
     import made_up_data
+
+    from mtlbook.experiments import srdml as of
 
     pictures = one_vs_all((3, 16, 16), each=1)
     pictures = pictures.map_inputs(lambda x: (2 * x + 0.5).clamp(0, 1).float())

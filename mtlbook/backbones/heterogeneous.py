@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtlbook.backbones import tasks_of
+from mtlbook.backbones.stacks import tasks_of
 from mtlbook.layers import TaskConv2d, TaskLayer
 
 

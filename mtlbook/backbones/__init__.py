@@ -1,0 +1,20 @@
+"""The networks of the papers: stacks of T, networks of unlike shape, heads, image networks."""
+
+from mtlbook.backbones.heads import TaskHeads, glorot
+from mtlbook.backbones.heterogeneous import OwnLayer, TaskConvnets, convolve, kernel_networks
+from mtlbook.backbones.stacks import Flatten, convnet, mlp, tasks_of
+from mtlbook.backbones.vision import image_network
+
+__all__ = [
+    "Flatten",
+    "OwnLayer",
+    "TaskConvnets",
+    "TaskHeads",
+    "convnet",
+    "convolve",
+    "glorot",
+    "image_network",
+    "kernel_networks",
+    "mlp",
+    "tasks_of",
+]
