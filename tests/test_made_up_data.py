@@ -5,7 +5,7 @@ import torch
 
 from mtlbook import datasets
 from mtlbook.datasets import efficientnet, office, omniglot
-from mtlbook.tasks import fingerprints_agree
+from mtlbook.ledger.currency import fingerprints_agree
 from tests import made_up_data
 
 for module in ("PIL", "yaml", "torchvision", "sklearn", "mlxtend", "matplotlib"):

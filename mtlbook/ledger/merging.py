@@ -101,7 +101,7 @@ def record(
     Parameters
     ----------
     runs : mapping of str to Result
-        Read from their files by :meth:`Result.load`, which refuses edited ones.
+        Read from their files by :meth:`mtlbook.ledger.results.Result.load`, which refuses edited ones.
     expected : mapping of run to parameters
         What the experiment lists in this profile.
     profile : str
