@@ -515,6 +515,7 @@ def test_only_balancing_needs_torchjd():
 import sys
 sys.modules["torchjd"] = sys.modules["torchjd.aggregation"] = None
 from torch import nn
+from mtlbook.backbones import TaskHeads
 from mtlbook.methods import MMoE, PLE, SRDML, Balanced
 method = SRDML(nn.Identity(), TaskHeads(3, [1, 1], seed=0), weight=1)
 try:
