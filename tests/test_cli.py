@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtlbook import __version__, cli, datasets
+from mtlbook import __version__, cli, datasets, workflow
+from mtlbook.ledger.merging import merge
+from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
+from mtlbook.workflow import read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -237,8 +240,55 @@ def test_audit_page(project, capsys):
 # record
 
 
+def finish(project, experiment="tiny", **uses):
+    """As `execute_run` leaves a run of the laptop profile."""
+    (run,) = workflow.expand(project / "notebooks/experiments.yaml", "laptop", [experiment])
+    of_run = {"parameters": run.parameters, "data": run.data}
+    of_run["notebook_sha256"] = notebook_sha256(run.notebook)
+    result = Result(
+        experiment,
+        run.parameters,
+        numerics={"mrn": 1},
+        uses={name: used.content_sha256() for name, used in uses.items()},
+        provenance={"run": of_run},
+    )
+    for repeat in range(3):
+        for arm in "ab":
+            result.add(arm=arm, metric="m", value=repeat, repeat=repeat)
+    result.save(run.result)
+
+
+def test_record_refuses_runs_of_another_notebook(project, capsys):
+    finish(project)
+    notebook = project / "notebooks/tiny.ipynb"
+    notebook.write_text(notebook.read_text().replace("range(3)", "range(4)"))
+    assert cli.main(["record", "--from", "runs/laptop"]) == 2
+    assert "tiny: parameters, notebook, data or tuning changed since all" in capsys.readouterr().err
+    assert not list((project / "data/results").glob("*.json"))
+
+
+def test_a_tuning_is_recorded_before_the_table_that_uses_it(project, capsys):
+    path = project / "notebooks/experiments.yaml"
+    tiny = yaml.safe_load(path.read_text())["experiments"]["tiny"]
+    notebook = project / "notebooks/tiny.ipynb"
+    source = notebook.read_text()
+    notebook.write_text(source.replace("gain = 0.0", "tuned_by = ''\\ngain = 0.0"))
+    table = tiny | {"profiles": {"laptop": {"parameters": {"gain": 1.5, "tuned_by": "tiny-step"}}}}
+    path.write_text(yaml.safe_dump({"experiments": {"tiny": table, "tiny-step": tiny}}))
+    finish(project, "tiny-step")
+    runs = read_runs(project / "runs/laptop/tiny-step")
+    uses = {"tiny-step": merge(runs, profile="laptop")}
+    uses["tiny-step"].save(project / "runs/laptop/tiny-step.json")
+    committed = uses["tiny-step"]
+    committed = Result(**{**vars(committed), "settings": {"chosen": "of an earlier search"}})
+    committed.save(project / "data/results/tiny-step.json")
+    finish(project, "tiny", **uses)
+    assert cli.main(["record", "--from", "runs/laptop", "--force"]) == 0, capsys.readouterr().err
+    assert cli.main(["audit", "--write"]) == 0
+
+
 def test_record_merges_runs(project, capsys):
-    save(project / "runs/laptop/tiny/all.json", gain=1.0)
+    finish(project)
     assert cli.main(["record", "--from", "runs/laptop"]) == 0
     assert "tiny: 1 runs, 6 records -> data/results/tiny.json" in capsys.readouterr().out
     recorded = Result.load(project / "data/results/tiny.json")

@@ -21,6 +21,7 @@ from mtlbook.tasks import Task, TaskSet
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = {"name": "d", "tier": "fetched", "stand_in_for": None, "sha256": "1"}
+RECORD = {"arm": "a", "metric": "m", "repeat": 0, "value": 1.0}
 STAND_IN = {"name": "glyphs", "tier": "embedded", "stand_in_for": "Omniglot", "sha256": "2"}
 
 
@@ -100,8 +101,16 @@ def test_values_have_to_be_finite_and_json():
         result.add(arm="laf", metric="m", value=float("nan"), repeat=3)
     with pytest.raises(ValueError, match=r"per_task\[1\]"):
         result.add(arm="laf", metric="m", value=1, per_task=[0, float("inf")])
-    with pytest.raises(ResultError, match="cannot be written as JSON"):
-        Result("e", {"device": object()}).to_json()
+    for value in (object(), float("nan"), {1: 0, "b": object()}):
+        for write in (Result.to_json, lambda result: result.save("never.json")):
+            with pytest.raises(ResultError, match="result of e cannot be written as JSON"):
+                write(Result("e", {"device": value}))
+
+
+def test_keys_that_are_numbers_are_no_edit(tmp_path):
+    for curves in ({2: 1.0, 10: 2.0}, {1e-05: 4.0, 0.1: 3.0, "name": 5.0}):
+        path = Result("e", {}, curves=curves).save(tmp_path / "r.json")
+        assert Result.load(path).curves == {str(key): x for key, x in curves.items()}
 
 
 def test_every_truncation_of_a_result_is_noticed(tmp_path):
@@ -120,6 +129,10 @@ def test_every_truncation_of_a_result_is_noticed(tmp_path):
         ({"records": {}}, "records: expected list, got dict"),
         ({"records": [{"arm": "a", "metric": "m", "repeat": 0}]}, r"records\[0\]\.value"),
         ({"records": [3]}, r"records\[0\]: expected an object"),
+        ({"records": [RECORD | {"value": False}]}, r"records\[0\]\.value"),
+        ({"records": [RECORD | {"repeat": False}]}, r"records\[0\]\.repeat"),
+        ({"records": [RECORD | {"per_task": [1, None]}]}, r"records\[0\]\.per_task"),
+        ({"records": [RECORD | {"per_task": "12"}]}, r"records\[0\]\.per_task"),
         ({"experiment": None}, "experiment: expected str"),
         ({"provenance": []}, "provenance: expected dict"),
     ],
@@ -237,7 +250,10 @@ EXPECTED = {f"a,{i}": {"arm": "a", "repeat": i} for i in range(3)}
 
 
 def listed(**options):
-    return {f"a,{i}": run_result("a", i, **options) for i in range(3)}
+    runs = {f"a,{i}": run_result("a", i, **options) for i in range(3)}
+    for run in runs.values():
+        run.provenance["content_sha256"] = run.content_sha256()  # as `save` does
+    return runs
 
 
 def recorded(runs, known=None, profile="laptop", **options):
@@ -257,6 +273,30 @@ def test_exactly_the_listed_runs_are_recorded():
     other["a,2"].parameters["repeat"] = 7
     with pytest.raises(ResultError, match="run a,2: other parameters than listed: repeat"):
         recorded(other)
+
+
+def test_runs_that_hold_nothing_or_were_edited_are_not_recorded():
+    empty, edited, unsigned = listed(), listed(), listed()
+    empty["a,1"].records.clear()
+    with pytest.raises(ResultError, match="run a,1 holds no number"):
+        recorded(empty)
+    edited["a,1"].records[0]["value"] = 5.0
+    del unsigned["a,1"].provenance["content_sha256"]
+    for runs in (edited, unsigned):
+        with pytest.raises(ResultError, match="run a,1 is not as it was written"):
+            recorded(runs)
+
+
+def test_fingerprints_that_agree_are_merged_into_one():
+    prints = [1.0, 2.0], [1.0, 2.0 + 1e-9]
+    runs = {f"a,{i}": run_result("a", i, fingerprint=p) for i, p in enumerate(prints)}
+    merged = merge(runs)
+    assert merged.data["fingerprint"] == [1.0, 2.0]
+    assert same_data(merged.data, runs["a,1"].data)
+    # a run without a fingerprint does not hide that the others differ
+    others = {"old": run_result("b", 0), **runs, "other": run_result("c", 0, fingerprint=[9, 9])}
+    with pytest.raises(ResultError, match="mix versions of data"):
+        merge(others)
 
 
 def test_runs_that_are_not_current_are_not_recorded():
@@ -298,14 +338,16 @@ def test_an_edited_file_is_refused(tmp_path):
         path.write_text(text.replace(old, new))
         with pytest.raises(ResultError, match=r"r\.json: the content is not what was written"):
             Result.load(path)
-    path.write_text(text.replace("1.0}", "NaN}"))
-    with pytest.raises(ResultError, match="expected finite numbers, got NaN"):
-        Result.load(path)
+    for token in ("NaN", "-Infinity", "1e999"):
+        path.write_text(text.replace("1.0}", f"{token}}}"))
+        with pytest.raises(ResultError, match=f"r.json: .*expected finite numbers, got {token}"):
+            Result.load(path)
 
 
 def test_what_a_number_has_to_be():
     result = Result("e", {})
-    for value in (True, "3", None):
+    wrong = True, "3", b"3", None, [3.0], 3j, np.bool_(True), np.ones(1), torch.ones(2) > 0
+    for value in wrong:
         with pytest.raises(ValueError, match="value of a m in repeat 0: expected a number, got"):
             result.add(arm="a", metric="m", value=value)
         with pytest.raises(ValueError, match=r"per_task\[0\].*expected a number, got"):
@@ -381,7 +423,9 @@ def test_a_repeated_run_is_compared_number_by_number():
     assert line == "a m, repeat 2: committed 2, measured again 2.002"
     (line,) = compare_runs(committed, run_result("b", 2))[0]
     assert line == "b m, repeat 2: not in the committed result"
-    assert compare_runs(committed, Result("e", {}))[0] == ["no number was measured again"]
+    only_trials = run_result("a@0.1", 2)  # not committed, and nothing else
+    for nothing in (Result("e", {}), only_trials):
+        assert compare_runs(committed, nothing)[0] == ["no number was measured again"]
 
 
 def test_merge_refuses_doubles_and_strangers():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -28,9 +29,11 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
 
 
 def read_json(text: str) -> Any:
-    """Parse JSON; NaN and Infinity, which Python would accept, are a ``ValueError``."""
+    """Parse JSON; NaN, Infinity and 1e999, which Python would accept, are a ``ValueError``."""
 
-    def refuse(token: str) -> None:
-        raise ValueError(f"expected finite numbers, got {token}")
+    def finite(token: str) -> float:
+        if not math.isfinite(number := float(token)):
+            raise ValueError(f"expected finite numbers, got {token}")
+        return number
 
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=finite, parse_float=finite)

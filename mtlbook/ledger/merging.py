@@ -78,7 +78,7 @@ def merge(
         experiment=experiments[0],
         parameters=_distinct([r.parameters for r in results]),
         records=records,
-        data=_distinct([r.data for r in results]),
+        data=_data(results),
         curves={run: r.curves for run, r in runs.items() if r.curves},
         settings=_by_run({run: r.settings for run, r in runs.items()}),
         numerics=results[0].numerics if len({str(r.numerics) for r in results}) == 1 else {},
@@ -101,7 +101,7 @@ def record(
     Parameters
     ----------
     runs : mapping of str to Result
-        Read from their files by :meth:`mtlbook.ledger.results.Result.load`, which refuses edited ones.
+        As they were saved; their files carry the hash of what was written.
     expected : mapping of run to parameters
         What the experiment lists in this profile.
     profile : str
@@ -115,8 +115,8 @@ def record(
     Raises
     ------
     ResultError
-        If a run is missing, not listed, made with other parameters or no longer current, if the
-        committed result would be lost, or as `merge`.
+        If a run is missing, not listed, empty, edited, made with other parameters or no longer
+        current, if the committed result would be lost, or as `merge`.
     """
     strangers, missing = sorted(set(runs) - set(expected)), sorted(set(expected) - set(runs))
     if strangers or missing:
@@ -126,6 +126,8 @@ def record(
             f"not listed: {', '.join(strangers) or 'none'}"
         )
     for run, result in runs.items():
+        if not result.records:
+            raise ResultError(f"run {run} holds no number")
         other = [
             name for name, value in expected[run].items() if result.parameters.get(name) != value
         ]
@@ -133,6 +135,8 @@ def record(
             raise ResultError(f"run {run}: other parameters than listed: {', '.join(other)}")
         if reasons := stale(result, known):
             raise ResultError(f"run {run} is not current: {'; '.join(reasons)}")
+        if result.provenance.get("content_sha256") != result.content_sha256():
+            raise ResultError(f"run {run} is not as it was written: somebody edited it")
     merged = merge(runs, profile=profile, allow_mixed=allow_mixed)
     before = known.get(merged.experiment)
     if before is not None and not force:
@@ -171,8 +175,8 @@ def compare_runs(
         The largest relative difference.
     """
     known = {_record_key(r): r["value"] for r in committed.records}
-    differences = [] if fresh.records else ["no number was measured again"]
-    largest = 0.0
+    differences = []
+    largest, compared = 0.0, 0
     for r in fresh.records:
         key, new = _record_key(r), r["value"]
         if key not in known and "@" in r["arm"]:
@@ -181,18 +185,22 @@ def compare_runs(
             differences.append(f"{_spell(key)}: not in the committed result")
             continue
         old = known[key]
+        compared += 1
         scale = max(abs(old), abs(new))
         difference = abs(new - old) / scale if scale > 1e-6 else 0.0
         largest = max(largest, difference)
         if difference > tolerance:
             differences.append(f"{_spell(key)}: committed {old:g}, measured again {new:g}")
+    if not compared and not differences:
+        differences.append("no number was measured again")
     return differences, largest
 
 
 def mixtures(results: Sequence[Result]) -> list[str]:
     """Name what has several versions among runs: data, notebook, numerics, tunings."""
     first, found = results[0], []
-    if not all(same_data(first.data, r.data) for r in results):
+    with_print = next((r for r in results if "fingerprint" in r.data), first)
+    if not all(same_data(with_print.data, r.data) for r in results):
         found.append("data")
     notebooks = {r.provenance.get("run", {}).get("notebook_sha256") for r in results}
     if len(notebooks) > 1:
@@ -225,6 +233,15 @@ def _distinct(dictionaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if d.get(name) not in values:
                 values.append(d.get(name))
         joined[name] = values[0] if len(values) == 1 else values
+    return joined
+
+
+def _data(results: Sequence[Result]) -> dict[str, Any]:
+    """Join what the runs say of their data; one fingerprint for those that agree in rounding."""
+    joined = _distinct([r.data for r in results])
+    first = next((r.data for r in results if "fingerprint" in r.data), {})
+    if first and all(same_data(first, r.data) for r in results):
+        joined["fingerprint"] = first["fingerprint"]
     return joined
 
 

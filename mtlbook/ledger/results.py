@@ -162,7 +162,7 @@ class Result:
         Raises
         ------
         ValueError
-            If `value` or an entry of `per_task` is not finite.
+            If `value` or an entry of `per_task` is not a finite number.
         """
         record: dict[str, Any] = {"arm": str(arm), "repeat": int(repeat), "metric": str(metric)}
         if seed is not None:
@@ -198,7 +198,11 @@ class Result:
 
     def content_sha256(self) -> str:
         """The hash of what was measured: all but the provenance."""
-        content = [
+        # by way of JSON, whose keys are text: sorted alike before and after the file
+        return _sha256(json.loads(self._json(self._measured())))
+
+    def _measured(self) -> list[Any]:
+        return [
             self.experiment,
             self.parameters,
             self.data,
@@ -208,8 +212,14 @@ class Result:
             self.uses,
             self.records,
         ]
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _json(self, content: Any, **options: Any) -> str:
+        try:
+            return json.dumps(content, ensure_ascii=False, allow_nan=False, **options)
+        except (TypeError, ValueError) as error:
+            raise ResultError(
+                f"result of {self.experiment} cannot be written as JSON: {error}"
+            ) from error
 
     def to_json(self) -> str:
         """Return the file's text: one line a record, so that a change of one number is one line."""
@@ -224,13 +234,8 @@ class Result:
             "uses": self.uses,
             "provenance": self.provenance,
         }
-        try:
-            text = json.dumps(head, indent=1, ensure_ascii=False, allow_nan=False)
-            lines = [json.dumps(r, ensure_ascii=False, allow_nan=False) for r in self.records]
-        except (TypeError, ValueError) as error:
-            raise ResultError(
-                f"result of {self.experiment} cannot be written as JSON: {error}"
-            ) from error
+        text = self._json(head, indent=1)
+        lines = [self._json(r) for r in self.records]
         records = "[]" if not lines else "[\n  " + ",\n  ".join(lines) + "\n ]"
         return f'{text[:-2]},\n "records": {records}\n}}\n'
 
@@ -256,7 +261,7 @@ class Result:
             **{name: content[name] for name in (*_REQUIRED, *_OPTIONAL) if name in content}
         )
         written = result.provenance.get("content_sha256")
-        if written not in (None, result.content_sha256()):
+        if written not in (None, _sha256(result._measured())):
             raise ResultError(f"{path}: the content is not what was written: somebody edited it")
         return result
 
@@ -279,13 +284,23 @@ def describe_data(data: Any) -> dict[str, Any]:
     }
 
 
+def _sha256(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _finite(value: float, name: str) -> float:
-    if isinstance(value, bool | str) or value is None:
+    """A Python number; of NumPy's and torch's the scalars count."""
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if not _is_number(number):
         raise ValueError(f"{name}: expected a number, got {value!r}")
-    number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number, got {number}; did the run diverge?")
-    return number
+    return float(number)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _problem(content: Any) -> str | None:
@@ -304,6 +319,9 @@ def _problem(content: Any) -> str | None:
             return f"records[{i}]: expected an object, got {type(record).__name__}"
         kinds = {"arm": str, "metric": str, "repeat": int, "value": int | float}
         for name, kind in kinds.items():
-            if not isinstance(record.get(name), kind) or record[name] is True:
+            if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
                 return f"records[{i}].{name}: missing or of the wrong type"
+        per_task = record.get("per_task", [])
+        if not isinstance(per_task, list) or not all(map(_is_number, per_task)):
+            return f"records[{i}].per_task: expected a list of numbers"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from mtlbook.ledger import repository
 from mtlbook.ledger.audit import load_results
 from mtlbook.ledger.merging import merge, record
 from mtlbook.ledger.results import Result, ResultError
-from mtlbook.workflow.catalogue import WorkflowError, expand
+from mtlbook.workflow.catalogue import Run, WorkflowError, expand
+from mtlbook.workflow.execution import is_current
 
 
 def read_runs(folder: Path) -> dict[str, Result]:
@@ -80,15 +82,22 @@ def recorded(
     found = {}
     known = load_results(root / "data" / "results")
     names = only or sorted(path.name for path in folder.glob("*") if path.is_dir())
-    for name in names:
-        listed = expand(root / repository.EXPERIMENTS, folder.name, [name])
-        expected = {run.id: run.parameters for run in listed}
+    of: dict[str, list[Run]] = {name: [] for name in names}
+    for run in expand(root / repository.EXPERIMENTS, folder.name, list(of)):
+        of[run.experiment].append(run)
+    uses = {name: {used for run in runs for used in run.uses} for name, runs in of.items()}
+    for name in filter(of.get, graphlib.TopologicalSorter(uses).static_order()):
+        expected = {run.id: run.parameters for run in of[name]}
         runs = read_runs(folder / name)
         if not runs:
             raise WorkflowError(f"{folder}: no finished runs of {name}")
         options = {"force": force, "allow_mixed": allow_mixed}
         # a tuning that is recorded now counts for the tables that come after it
         found[name] = record(runs, expected, profile=folder.name, known=known, **options)
+        if old := [run.id for run in of[name] if not is_current(run)]:
+            raise ResultError(
+                f"{name}: parameters, notebook, data or tuning changed since {', '.join(old)}"
+            )
         known[name] = found[name]
     return found
 
