@@ -15,7 +15,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-WEEK ?= $(shell date +%V)
+WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
 .PHONY: help reproduce rerun test lint notebooks golden outputs book lock clean
 

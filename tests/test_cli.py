@@ -128,6 +128,15 @@ def test_mistakes_in_the_request_exit_2(arguments, capsys):
     assert "usage: mtlbook" in capsys.readouterr().err
 
 
+def test_an_interrupt_exits_130_without_a_traceback(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.commands, "list_all", interrupted)
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == "\nmtlbook: interrupted\n"
+
+
 def test_without_a_repository(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MTLBOOK_ROOT", str(tmp_path))
     assert cli.main(["audit"]) == 2

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from gradient_checks import check_gradient
 
 from mtlbook.backbones import convnet, mlp
 from mtlbook.methods import STL, TNRDMTL, HardSharing, Pooled
@@ -112,18 +113,7 @@ class TestProtocol:
         if not penalty.requires_grad:
             assert float(penalty) == 0
             return
-        gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)
-        directions = [torch.randn_like(p) for p in parameters]
-        slope = sum(
-            (g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None
-        )
-        values = []
-        with torch.no_grad():
-            for size in (1e-6, -2e-6):
-                for p, d in zip(parameters, directions, strict=True):
-                    p += size * d
-                values.append(float(method.penalty()))
-        assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(slope), rel=1e-5, abs=1e-8)
+        check_gradient(method.penalty, parameters)
 
     def test_update_keeps_parameters_finite(self, name):
         method = METHODS[name]()

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import torch
 from device_checks import check_forward_on_fake_cuda, check_step_on_meta
+from gradient_checks import check_gradient
 from torch import nn
 
 from mtlbook import methods
@@ -213,16 +214,7 @@ def test_the_penalty_has_the_gradient_of_its_value(name):
     if not value.requires_grad:
         assert float(value) == 0
         return
-    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-    directions = [torch.randn_like(p) for p in parameters]
-    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
-    values = []
-    for size in (1e-6, -2e-6):
-        with torch.no_grad():
-            for p, d in zip(parameters, directions, strict=True):
-                p += size * d
-        values.append(float(penalty().detach()))
-    assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(slope), rel=1e-4, abs=1e-7)
+    check_gradient(penalty, parameters, rel=1e-4, abs=1e-7)
 
 
 @pytest.mark.parametrize("name", STEPPED)

@@ -1,14 +1,17 @@
 """Runs: what the file asks for, what is refused before anything runs, and what survives a kill.
 
-The notebooks here take a second and count how often they were executed.
+The notebooks here take a second and count how often they were executed. What starts drivers mostly
+waits for them, so those tests are run side by side.
 """
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,9 @@ from mtlbook import datasets, workflow
 from mtlbook.ledger import currency
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
+from mtlbook.workflow import rerun
 
-PACKAGE = Path(workflow.__file__).resolve().parents[1]
+PACKAGE = Path(workflow.__file__).resolve().parents[2]
 
 PARAMETERS = """\
 arm = "a"
@@ -36,6 +40,7 @@ result = ""
 BODY = """\
 import time
 from pathlib import Path
+from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
 
 Path("counts").mkdir(exist_ok=True)
@@ -53,6 +58,7 @@ if result and arm != "silent":
         records=[{"arm": arm, "repeat": repeat, "metric": "m", "value": float(repeat)}],
         data={"name": data, "tier": "embedded", "stand_in_for": None, "sha256": "0"},
         numerics={"mrn": 1},
+        uses={name: committed(name).content_sha256() for name in [tuned_by] if name},
     ).save(result)
 """
 
@@ -86,6 +92,45 @@ def project(tmp_path, monkeypatch):
     return Project(tmp_path)
 
 
+SIDE_BY_SIDE = {}
+
+
+def side_by_side(*cases):
+    """Run a test of drivers, or each of its cases, in a thread beside the others like it."""
+
+    def register(test):
+        def outcome(started, case):
+            started[test.__name__, case].result()
+
+        for case in cases or (None,):
+            SIDE_BY_SIDE[test.__name__, case] = test if case is None else with_case(test, case)
+        outcome.__name__ = test.__name__
+        return pytest.mark.parametrize("case", cases or (None,))(outcome)
+
+    def with_case(test, case):
+        return functools.partial(test, case=case)
+
+    return register
+
+
+@pytest.fixture(scope="session")
+def started(request, tmp_path_factory):
+    """The chosen ones of these tests, each with a repository in a folder of awkward name."""
+    chosen = {item.originalname for item in request.session.items}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+
+        def start(number, test):
+            folder = tmp_path_factory.mktemp(f"drivers{number}") / "a {brace} and spaces"
+            folder.mkdir()
+            return pool.submit(test, Project(folder))
+
+        yield {
+            key: start(number, test)
+            for number, (key, test) in enumerate(SIDE_BY_SIDE.items())
+            if key[0] in chosen
+        }
+
+
 class Project:
     def __init__(self, root):
         self.root = root
@@ -115,21 +160,26 @@ class Project:
         return workflow.expand(self.file, "smoke", only)
 
     def start(self, *arguments):
-        command = [sys.executable, "-m", "mtlbook.cli", "reproduce", "--profile", "smoke"]
+        # where the tests run in the background of a script, the shell has switched SIGINT off
+        call = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        call += "from mtlbook.cli import main; sys.exit(main(sys.argv[1:]))"
         return subprocess.Popen(
-            [*command, *arguments],
+            [sys.executable, "-c", call, "reproduce", "--profile", "smoke", *arguments],
             cwd=self.root,
+            env={
+                **os.environ,
+                "MTLBOOK_ROOT": str(self.root),
+                "PYTHONPATH": os.pathsep.join([str(self.root), str(PACKAGE)]),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # where the tests run in the background of a script, the shell has switched it off
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def reproduce(self, *arguments):
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     def times(self, name):
@@ -139,7 +189,7 @@ class Project:
     def finished(self):
         return sorted(path.stem for path in self.runs.glob("*.json"))
 
-    def wait_for(self, condition, process, seconds=60):
+    def wait_for(self, condition, process, seconds=150):
         """Wait until the condition holds, while the process lives."""
         end = time.monotonic() + seconds
         while not condition():
@@ -201,6 +251,7 @@ def test_where_picks_runs(project):
         ids("arm=c")
 
 
+@side_by_side()
 def test_where_reaches_snakemake(project):
     code, out, err = project.reproduce("--where", "arm=b")
     assert code == 0, err
@@ -418,6 +469,7 @@ def test_further_arguments_reach_snakemake_last():
     assert "profile=paper" in command and "only=a+b" in command
 
 
+@side_by_side()
 def test_an_unknown_executor_is_refused_by_snakemake(project):
     code, out, _ = project.reproduce("--", "--executor", "abacus")
     assert code == 1
@@ -425,8 +477,9 @@ def test_an_unknown_executor_is_refused_by_snakemake(project):
     assert project.finished() == []
 
 
+@side_by_side()
 def test_two_runs_at_a_time_finish_and_a_second_call_repeats_nothing(project):
-    project.profile({"seconds": 3.0}, {"arm": ["a", "b"]})
+    project.profile({"seconds": 8.0}, {"arm": ["a", "b"]})
     code, out, err = project.reproduce("--cores", "2")
     assert code == 0, out + err
     assert project.finished() == ["arm=a", "arm=b"]
@@ -439,14 +492,17 @@ def test_two_runs_at_a_time_finish_and_a_second_call_repeats_nothing(project):
     assert len(project.times("a0")) == 2
 
 
+@side_by_side()
 def test_a_failing_run_does_not_stop_the_others(project):
     project.profile(each={"arm": ["bad", "a"]})
     code, _, err = project.reproduce()
     assert code == 1
     assert "failed: tiny arm=bad; log:" in err
+    assert "    RuntimeError: the loss is a banana\n" in err
     assert project.finished() == ["arm=a"]
 
 
+@side_by_side()
 def test_a_changed_parameter_runs_again_unless_stale_ones_are_kept(project):
     project.profile(each={"arm": ["a"]})
     assert project.reproduce()[0] == 0
@@ -458,9 +514,58 @@ def test_a_changed_parameter_runs_again_unless_stale_ones_are_kept(project):
     assert len(project.times("a0")) == 4
 
 
+@side_by_side()
+def test_another_numerics_version_repeats_what_was_measured_under_it_alone(project):
+    assert project.reproduce("--cores", "2")[0] == 0
+    (project.runs / "arm=b.json").unlink()
+    bump = project.root / "sitecustomize.py"  # in every process of the next calls
+    bump.write_text("from mtlbook.numerics import NUMERICS\nNUMERICS['srdml'] += 1\n")
+    assert project.reproduce()[0] == 0
+    assert len(project.times("a0")) == 2 and len(project.times("b0")) == 4
+    bump.write_text("from mtlbook.numerics import NUMERICS\nNUMERICS['mrn'] += 1\n")
+    _, out, _ = project.reproduce("--where", "arm=a")
+    assert "stale, runs again: tiny arm=a" in out
+    assert len(project.times("a0")) == 4 and len(project.times("b0")) == 4
+
+
+@side_by_side()
+def test_a_tuning_made_again_repeats_its_table_only_if_it_came_out_otherwise(project):
+    def repeats(tuning, table):
+        code, out, err = project.reproduce()
+        assert code == 0, out + err
+        counted = len(project.times("a0")) // 2, len(project.times("table0")) // 2
+        assert counted == (tuning, table), out
+        return out
+
+    def write(limit):
+        body = BODY.replace('"tiny" if arm != "foreign" else "other"', '"t" + str(arm)')
+        body = body.replace("float(repeat)", "float(limit)")
+        write_notebook(project.root / "notebooks" / "tiny.ipynb", body=body)
+        project.profile()
+        tiny = yaml.safe_load(project.file.read_text(encoding="utf-8"))["experiments"]["tiny"]
+        tuning = {"limit": limit}, "ta"
+        table = {"limit": 1, "arm": "table", "tuned_by": "ta"}, "ttable"
+        content = {
+            name: tiny | {"profiles": {"smoke": {"parameters": parameters}}}
+            for parameters, name in (tuning, table)
+        }
+        project.file.write_text(yaml.safe_dump({"experiments": content}), encoding="utf-8")
+
+    write(limit=1)
+    assert "[2/2] ttable all" in repeats(1, 1)
+    of_profile = project.root / "runs" / "smoke"
+    (of_profile / "ta" / "all.json").unlink()
+    assert "waits for its tuning: ttable all" in repeats(2, 1)
+    write(limit=2)
+    repeats(3, 2)
+    (of_profile / "verdicts.jsonl").unlink()  # as if killed after the last run
+    assert "2 of 2 runs are finished" in repeats(3, 2)
+    assert (of_profile / "verdicts.jsonl").exists()
+
+
 @needs_proc
-@pytest.mark.parametrize("victim", ["all", "driver"])
-def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
+@side_by_side("all", "driver")
+def test_after_a_kill_only_unfinished_runs_are_made(project, case):
     project.profile({"seconds": 1.5}, {"repeat": [0, 1, 2]})
     process = project.start()
     project.wait_for(lambda: len(project.finished()) == 1, process)
@@ -470,7 +575,7 @@ def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
     done = int(first[-1])
     others = {0, 1, 2} - {done}
     project.wait_for(lambda: any(len(project.times(f"a{r}")) == 1 for r in others), process)
-    targets = project.workers() if victim == "all" else [process.pid]
+    targets = project.workers() if case == "all" else [process.pid]
     for target in targets:
         os.kill(target, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -485,21 +590,22 @@ def test_after_a_kill_only_unfinished_runs_are_made(project, victim):
 
 
 @needs_proc
-def test_an_interrupt_stops_the_workers_and_keeps_what_is_finished(project):
-    project.profile({"seconds": 20.0}, {"arm": ["a", "b"]})
+@side_by_side("SIGINT", "SIGTERM", "SIGHUP")
+def test_an_interrupt_stops_the_workers_and_keeps_what_is_finished(project, case):
+    project.profile({"seconds": 150.0}, {"arm": ["a", "b"]})
     process = project.start("--cores", "2")
     project.wait_for(lambda: project.times("a0") and project.times("b0"), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, case))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "The same command goes on" in err
-    time.sleep(2)  # kernels notice that they are alone
     assert project.workers() == []
     assert project.finished() == []
 
 
+@side_by_side()
 def test_a_second_process_is_refused_while_the_first_works(project):
-    project.profile({"seconds": 20.0}, {"arm": ["a"]})
+    project.profile({"seconds": 150.0}, {"arm": ["a"]})
     first = project.start()
     project.wait_for(lambda: project.times("a0"), first)
     code, _, err = project.reproduce()
@@ -525,3 +631,17 @@ def test_collect_orders_runs_naturally_and_names_what_is_missing(tmp_path):
         workflow.collect(tmp_path / "laptop", only=["huge"])
     with pytest.raises(workflow.WorkflowError, match="no finished runs of any experiment"):
         workflow.collect(tmp_path / "paper")
+
+
+# Repeating
+
+
+def test_seeds_in_a_row_repeat_every_run(tmp_path, monkeypatch):
+    picked = []
+    monkeypatch.setattr(rerun, "_listed", lambda root, name, result, run: picked.append(run))
+    result = Result(
+        "tiny", {}, provenance={"runs": [{"of": {"a": {}, "b": {}}}, {"of": {"c": {}}}]}
+    )
+    for seed in range(2968, 2971):
+        list(workflow.rerun_random(tmp_path, {"tiny": result}, seed=seed))
+    assert sorted(picked) == ["a", "b", "c"]

@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "; install it with: pip install 'mtlbook[reproduce]'" if known else ""
         print(f"mtlbook: {error}{hint}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nmtlbook: interrupted", file=sys.stderr)
+        return 130
     except (ValueError, RuntimeError, OSError) as error:
         print(f"mtlbook: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from mtlbook.ledger.audit import audit, load_results
 from mtlbook.ledger.files import write_atomically
 from mtlbook.workflow.catalogue import WorkflowError, expand
 from mtlbook.workflow.collection import collect
-from mtlbook.workflow.execution import RunError, execute_run
+from mtlbook.workflow.execution import RunError, execute_run, put_back
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chosen = next((run for run in runs if run.id == options.run), None)
             if chosen is None:
                 raise WorkflowError(f"{options.experiment}: no run {options.run!r}")
-            execute_run(chosen, root)
+            if not put_back(chosen):
+                execute_run(chosen, root)
         elif options.command == "merge":
             merged = collect(folder, only=[options.experiment], allow_mixed=True)
             merged[options.experiment].save(folder / f"{options.experiment}.json")

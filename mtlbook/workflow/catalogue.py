@@ -96,6 +96,11 @@ class Run:
         return self.folder / f"{self.id}.json"
 
     @property
+    def waiting(self) -> Path:
+        """The result, set aside until the tunings that it used have been made again."""
+        return self.folder / f"{self.id}.json.waiting"
+
+    @property
     def executed(self) -> Path:
         return self.folder / f"{self.id}.ipynb"
 
@@ -232,7 +237,12 @@ def _notebook_parameters(experiment: str, notebook: Path) -> dict[str, dict]:
 
     if not notebook.exists():
         raise WorkflowError(f"{experiment}: no notebook {notebook}")
-    return papermill.inspect_notebook(str(notebook))
+    return papermill.inspect_notebook(literal(notebook))
+
+
+def literal(path: Path) -> str:
+    """A path for papermill, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _check_parameter(experiment: str, name: str, value: Any, defaults: Mapping[str, Any]) -> None:

@@ -14,20 +14,20 @@ from mtlbook.ledger import repository
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result, ResultError
-from mtlbook.workflow.catalogue import Run
+from mtlbook.workflow.catalogue import Run, literal
 
 
 class RunError(RuntimeError):
     """A run that failed; the message names the run and its log."""
 
 
-def is_current(run: Run) -> bool:
-    """Whether the finished run is what would come out now.
+def is_current(run: Run, path: Path | None = None) -> bool:
+    """Whether the finished run (or the result in ``path``) is what would come out now.
 
     It had the present parameters, notebook and data, the numerics version of the code, and took
     its choices from results that are unchanged.
     """
-    result = Result.load(run.result)
+    result = Result.load(path or run.result)
     recorded = result.provenance.get("run", {})
     return (
         recorded.get("parameters") == json.loads(json.dumps(run.parameters))
@@ -66,6 +66,29 @@ def set_stale_aside(runs: Sequence[Run]) -> list[Run]:
             set_aside(run)
             stale.append(run)
     return stale
+
+
+def set_waiting_aside(runs: Sequence[Run]) -> list[Run]:
+    """Set aside the finished runs whose tunings are still to be made, in this call."""
+    open_ = {run.experiment for run in runs if not run.result.exists()}
+    waiting: list[Run] = []
+    while found := [run for run in runs if run.result.exists() and open_ & set(run.uses)]:
+        for run in found:
+            os.replace(run.result, run.waiting)
+            open_.add(run.experiment)
+        waiting += found
+    return waiting
+
+
+def put_back(run: Run) -> bool:
+    """Whether a run that waited is finished after all: its tunings came out as they were."""
+    try:
+        current = is_current(run, run.waiting)
+    except (OSError, ResultError):
+        return False
+    if current:
+        os.replace(run.waiting, run.result)
+    return current
 
 
 def execute_run(run: Run, root: Path) -> None:
@@ -107,8 +130,8 @@ def execute_run(run: Run, root: Path) -> None:
             print(f"{run.name}: {json.dumps(run.parameters)}", file=log)
             try:
                 papermill.execute_notebook(
-                    str(run.notebook),
-                    str(executed),
+                    literal(run.notebook),
+                    literal(executed),
                     parameters={**run.parameters, "result": str(result)},
                     kernel_name="python3",
                     cwd=str(root),
@@ -125,6 +148,7 @@ def execute_run(run: Run, root: Path) -> None:
         finished.save(result)
         os.replace(executed, run.executed)
         os.replace(result, run.result)
+        run.waiting.unlink(missing_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         run.progress.unlink(missing_ok=True)
@@ -150,6 +174,11 @@ def _finished(run: Run, path: Path) -> Result:
     ]
     if missing:
         raise RunError(f"the result records other parameters than the run had: {missing}")
+    if set(result.uses) != set(run.uses):
+        raise RunError(
+            f"the result records other tunings than the run names in tuned_by: expected "
+            f"{sorted(run.uses)}, got {sorted(result.uses)}"
+        )
     result.provenance["run"] = {
         "profile": run.profile,
         "id": run.id,

@@ -1,4 +1,4 @@
-"""A random run of every committed result, made again and compared: over time, every arm."""
+"""A run of every committed result, made again and compared: over time, every one."""
 
 from __future__ import annotations
 
@@ -57,9 +57,11 @@ def rerun_random(
     for name, result in results.items():
         if only and name not in only:
             continue
-        generator = random.Random(f"{seed} {name}")
-        recorded = [run for entry in result.provenance.get("runs", ()) for run in entry["of"]]
-        run = _listed(root, name, result, generator.choice(sorted(recorded)) if recorded else "")
+        recorded = sorted(run for entry in result.provenance.get("runs", ()) for run in entry["of"])
+        random.Random(name).shuffle(recorded)
+        # n seeds in a row pick each of n runs once
+        chosen = recorded[seed % len(recorded)] if recorded else ""
+        run = _listed(root, name, result, chosen)
         if run is None:
             yield Repetition(name, differences=["no profile lists the runs that it was made of"])
         elif run.skip:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from mtlbook.ledger import repository
 from mtlbook.ledger.provenance import package_root
 from mtlbook.workflow.catalogue import Run, WorkflowError, expand
-from mtlbook.workflow.execution import set_aside, set_stale_aside
+from mtlbook.workflow.execution import set_aside, set_stale_aside, set_waiting_aside
 from mtlbook.workflow.progress import show_progress
 
 MARK = "MTLBOOK_DRIVER"  # in the environment of every worker: the folder that it works for
@@ -46,7 +46,7 @@ def snakemake_command(
     command += ["--directory", str(root), "--cores", str(cores), "--keep-going"]
     command += ["--rerun-triggers", "mtime", *([] if keep_stale else ["params"])]
     command += ["--nolock", "--ignore-incomplete", "--quiet", "all"]
-    command += ["--config", f"profile={profile}"]
+    command += ["--config", f"profile={profile}", f"keep_stale={int(keep_stale)}"]
     command += [f"only={'+'.join(only)}"] if only else []
     return [*command, *([f"where={where}"] if where else []), *extra]
 
@@ -99,14 +99,18 @@ def reproduce(
         for leftover in folder.glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         if force:
-            for run in filter(lambda run: run.result.exists(), runs):
-                set_aside(run)
+            for run in runs:
+                run.waiting.unlink(missing_ok=True)
+                if run.result.exists():
+                    set_aside(run)
         elif not keep_stale:
             for run in set_stale_aside(runs):
                 print(f"stale, runs again: {run.name} (code, notebook, data or parameters changed)")
+        for run in set_waiting_aside(runs):
+            print(f"waits for its tuning: {run.name}")
         unfinished = [run for run in runs if not run.result.exists()]
         print(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished", flush=True)
-        if not unfinished:
+        if not unfinished and _judged(runs, folder / "verdicts.jsonl"):
             return []
         for run in unfinished:
             run.progress.unlink(missing_ok=True)
@@ -135,6 +139,12 @@ def reproduce(
             print("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-20:]))
             print(f"Snakemake failed ({process.returncode}); its log: {log}")
         return missing
+
+
+def _judged(runs: Sequence[Run], verdicts: Path) -> bool:
+    """Whether the verdicts are younger than every run: a driver may have been killed between."""
+    when = max((run.result.stat().st_mtime for run in runs), default=0.0)
+    return not runs or (verdicts.exists() and verdicts.stat().st_mtime >= when)
 
 
 @contextlib.contextmanager
