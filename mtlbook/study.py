@@ -21,7 +21,7 @@ from typing import Any
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
 from mtlbook.tasks import TaskSet
-from mtlbook.training import History, evaluate, fit
+from mtlbook.training import History, evaluate, fit, pick_device
 
 Parts = Mapping[str, TaskSet]
 
@@ -201,7 +201,7 @@ class Study:
             study=self.name,
             uses=uses,
             splits=self.split(tasks, 0, self.protocol),
-            device=device,
+            device=str(pick_device(device)),
             settings={"protocol": vars(self.protocol), **(settings or {})},
         )
 

@@ -221,6 +221,12 @@ def test_a_suffix_ends_metrics_and_choices(monkeypatch):
     assert "tuned@1/5" in result.settings["validation"]
 
 
+def test_a_result_names_the_device_and_not_the_wish_for_one():
+    result = SMALL.begin("e", {}, made(4), device="auto")
+    assert result.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert result.numerics["mrn"] == NUMERICS["mrn"] and result.data["train"] == 8
+
+
 def test_choices_are_read_from_one_run_or_from_many():
     one = Result("r", {}, settings={"chosen": {"a": 1.0, "b": 2.0}})
     many = Result("r", {}, settings={"chosen": {"arm=a": {"a": 3.0}, "arm=c": {"c": 4.0}}})
