@@ -116,7 +116,7 @@ def side_by_side(*cases):
 @pytest.fixture(scope="session")
 def started(request, tmp_path_factory):
     """The chosen ones of these tests, each with a repository in a folder of awkward name."""
-    chosen = {item.originalname for item in request.session.items}
+    chosen = {getattr(item, "originalname", None) for item in request.session.items}
     with ThreadPoolExecutor(max_workers=4) as pool:
 
         def start(number, test):
