@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtlbook.priors import reciprocal
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -35,7 +37,7 @@ class Relation:
     def normalised(self) -> Relation:
         """With ones on the diagonal: ``m_ij / sqrt(m_ii m_jj)`` (a covariance's correlation)."""
         scale = self.matrix.diagonal().clamp(min=0).sqrt()
-        inverse = torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1), 0)
+        inverse = reciprocal(scale)
         matrix = self.matrix * inverse[:, None] * inverse[None, :]
         return Relation(matrix, f"normalised: {self.meaning}", self.names)
 

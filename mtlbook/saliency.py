@@ -178,7 +178,7 @@ def _closed_form(layers, features, reduction, scalar, widths) -> Tensor:
         x, masks = features.flatten(1), []
         for weight, bias in layers[:-1]:
             x = (x @ weight + bias[:, None]).relu_()  # (T, B, H)
-            masks.append(x > 0)
+            masks.append((x > 0) + 0 * x)  # 0 or 1, and NaN where the features are none
         outputs = last_bias[:, None]  # only their number counts, unless the largest is wanted
         if isinstance(scalar, str) and scalar == "max":
             outputs = x @ last + outputs

@@ -81,3 +81,13 @@ import mtlbook.experiments.tnrdmtl, mtlbook.training, mtlbook.methods, mtlbook.c
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_docstrings_have_no_control_characters():
+    """A backslash in a docstring that is not raw turns a formula's letters into a TAB."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = (ast.get_docstring(node, clean=False) or "") if isinstance(node, kinds) else ""
+            strange = sorted({c for c in text if ord(c) < 32 and c != "\n"})
+            assert not strange, f"{path.name}: {strange} in {text[:60]!r}"

@@ -443,3 +443,12 @@ def test_large_logits_do_not_overflow():
     torch.testing.assert_close(close.sum(1), torch.ones(6))
     expected = logits.clone().fill_diagonal_(0).softmax(1)  # all of them are partners
     torch.testing.assert_close(small, expected)
+
+
+@pytest.mark.parametrize("logits", [None, torch.zeros(4, 4)])
+def test_a_kernel_that_is_not_a_number_has_no_finite_weights(logits):
+    kernels = torch.randn(4, 3)
+    kernels[1] = torch.nan
+    w = pair_weights(kernels, 0.1, logits=logits)
+    assert not w[1, [0, 2, 3]].isfinite().any()
+    assert pair_share(cosine_similarity(kernels), 0.1).isnan()

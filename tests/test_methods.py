@@ -427,3 +427,11 @@ def test_the_norm_finds_the_plane_and_the_control_does_not():
 def test_errors_name_argument_expected_and_got(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_sharing_strength_survives_a_checkpoint():
+    trained, fresh = TNRDMTL(network()), TNRDMTL(network(seed=1))
+    with torch.no_grad():
+        trained.network.task_layers["fc1"].weight.mul_(0.25)
+    fresh.load_state_dict(trained.state_dict())
+    assert fresh.sharing_strength() == pytest.approx(trained.sharing_strength())

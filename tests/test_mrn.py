@@ -11,7 +11,7 @@ from gradient_checks import check_gradient
 from mtlbook.backbones import convnet, image_network, mlp
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation
 from mtlbook.methods.mrn import RELEASED, Switches, proximal_step
-from mtlbook.priors import sqrt_relation
+from mtlbook.priors import LowRankPlusDiagonal, sqrt_relation
 from mtlbook.relations import Relation, cosine_relation
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import evaluate, fit
@@ -763,3 +763,33 @@ def test_cuda_trains_like_the_cpu(name, make, monkeypatch):
         found.append((history.loss, history.penalty, method.relation().matrix.cpu()))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_no_inverse_is_left_from_an_earlier_covariance():
+    """A dense covariance has full rank and an inverse; the next update is of lower rank."""
+    method, untouched = MRN(wide(), learn=("feature",)), MRN(wide(), learn=("feature",))
+    method.set_covariance("fc7", "feature", spd(20, 0).float())
+    for each in (method, untouched):
+        each.update()
+    torch.testing.assert_close(method.penalty(), untouched.penalty())
+
+
+@pytest.mark.parametrize(
+    ("basis", "values", "eps", "message"),
+    [
+        (torch.eye(3), [1.0, -1.0, 1.0], 0.0, "expected a positive semi-definite .* of -1"),
+        (torch.eye(3)[:, :1], [2.0], -1.0, "expected a positive semi-definite .* of -1"),
+        (torch.eye(3), [1.0, math.nan, 1.0], 0.0, "expected a positive semi-definite .* of nan"),
+        (2 * torch.eye(3), [1.0, 1.0, 1.0], 0.0, "expected orthonormal columns"),
+    ],
+)
+def test_a_factorised_matrix_that_is_no_covariance_is_refused(basis, values, eps, message):
+    factors = LowRankPlusDiagonal(basis, torch.tensor(values), torch.tensor(eps))
+    with pytest.raises(ValueError, match=message):
+        MRN(network()).set_covariance("fc8", "task", factors)
+
+
+def test_variances_that_are_not_numbers_are_not_hidden():
+    method = DRN(network(), feature_covariance="diagonal")
+    method.fc7_variances[0] = math.nan
+    assert method.penalty().isnan() and method._log_determinant("fc7").isnan()

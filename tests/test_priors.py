@@ -17,6 +17,7 @@ from mtlbook.priors import (
     MatrixNormal,
     TensorNormal,
     apply_precisions,
+    check_covariance,
     decompose,
     flip_flop,
     log_determinant_term,
@@ -835,10 +836,23 @@ def test_what_flip_flop_makes_is_a_covariance(dtype):
     for scale in (1e-6, 1.0, 1e6):
         samples = scale * torch.randn(2, 4, 9, 5, dtype=dtype)
         for found in flip_flop(samples, [None] * 3, eps=1e-6, relative=True, sweeps=3):
-            decompose(found.dense() if hasattr(found, "dense") else found)
+            check_covariance("found", found)
+        # nearly of rank one: the vectors of small eigenvalues are not quite orthonormal
+        samples = samples[:, :1, :1, :1] + 1e-4 * samples
+        for found in flip_flop(samples, [None] * 3, eps=1e-9, relative=True, structure="low-rank"):
+            check_covariance("found", found)
     decompose(torch.zeros(3, 3, dtype=dtype))
 
 
 def test_not_a_number_stays_one_in_every_inverse():
     x = torch.tensor([torch.nan, 0.0, 2.0, -1.0])
     assert reciprocal(x)[1:].tolist() == [0.0, 0.5, 0.0] and bool(reciprocal(x)[0].isnan())
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_a_distribution_refuses_what_is_not_symmetric_at_any_scale(scale):
+    skew = scale * torch.tensor([[1.0, 0.5], [0.4, 1.0]])
+    with pytest.raises(ValueError, match="row_covariance: expected a symmetric matrix"):
+        MatrixNormal(torch.zeros(2, 3), skew, torch.eye(3))
+    with pytest.raises(ValueError, match="covariance_1: expected a symmetric matrix"):
+        TensorNormal(torch.zeros(3, 2), [torch.eye(3), skew.expand(4, 2, 2)])

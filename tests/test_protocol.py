@@ -7,6 +7,8 @@ they say. A method that is added is tested if it follows these names, or has a r
 
 import copy
 import inspect
+import re
+import sys
 from functools import partial
 
 import pytest
@@ -31,6 +33,7 @@ CLASSES = {
 SOLVED = [name for name, cls in CLASSES.items() if issubclass(cls, LinearTasks)]
 STEPPED = [name for name in CLASSES if name not in SOLVED]
 T, D, K = 3, 6, 2
+IMAGES = ((1, 8, 8), (2, 9, 9), (1, 8, 8))
 
 
 def dense(shared=()):
@@ -38,7 +41,7 @@ def dense(shared=()):
 
 
 def convolutional():
-    return kernel_networks([(1, 8, 8), (2, 9, 9), (1, 8, 8)], [K] * T, seed=0, channels=(3, 4))
+    return kernel_networks(IMAGES[:T], [K] * T, seed=0, channels=(3, 4))
 
 
 def trunk():
@@ -101,11 +104,11 @@ def common(name):
 def inputs_of(name, counts=(8, 8, 8), dtype=torch.float32):
     generator = torch.Generator().manual_seed(1)
     wide = "networks" in inspect.signature(CLASSES[name].__init__).parameters
-    shapes = ((1, 8, 8), (2, 9, 9), (1, 8, 8)) if wide else ((D,),) * T
+    shapes = IMAGES if wide else ((D,),) * T
     draw = partial(torch.randn, generator=generator, dtype=dtype)
     if common(name):
         return [draw(counts[0], D)] * T
-    return [draw(n, *shape) for n, shape in zip(counts, shapes, strict=True)]
+    return [draw(n, *shape) for n, shape in zip(counts[:T], shapes[:T], strict=True)]
 
 
 def tasks_of(name, counts=(8, 8, 8), dtype=torch.float32):
@@ -156,6 +159,26 @@ def test_it_trains_to_finite_outputs(name, counts, dtype):
         matrix = relation.matrix
         assert matrix.shape == (T, T) and matrix.isfinite().all() and relation.meaning
         torch.testing.assert_close(matrix, matrix.mT)
+
+
+#: What a method says that has nothing to share.
+REFUSALS = r"(heads|layers|networks?): expected "
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_one_task_is_learned_or_refused_by_name(name, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "T", 1)
+    tasks = tasks_of(name)
+    assert len(tasks) == 1
+    try:
+        method = build(name)
+    except ValueError as error:
+        assert re.match(REFUSALS, str(error))
+        return
+    fit(method, tasks, steps=3, batch_size=4, device="cpu")
+    assert predict(method, tasks)[0].isfinite().all()
+    relation = method.relation()
+    assert relation is None or relation.matrix.tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize("name", STEPPED)
@@ -217,22 +240,43 @@ def test_the_penalty_has_the_gradient_of_its_value(name):
     check_gradient(penalty, parameters, rel=1e-4, abs=1e-7)
 
 
+#: Methods whose relation, or penalty, does not read the weights, or the inputs, that are NaN.
+FIXED = {"FixedRelation"}
+OF_BATCH = {"SRDML"}
+
+
 @pytest.mark.parametrize("name", STEPPED)
-def test_not_a_number_is_not_hidden(name):
-    """Weights that are NaN give no finite penalty, where there is one, and no finite output."""
+def test_weights_that_are_not_numbers_are_not_hidden(name):
+    """They give no finite output, and no finite penalty or relation that is made of them."""
     method = build(name)
     method(inputs_of(name))
     had_penalty = method.penalty().requires_grad
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.fill_(torch.nan)
-    outputs = method(inputs_of(name))
-    assert not any(out.isfinite().any() for out in outputs)
-    if had_penalty:
-        try:
+    assert not any(out.isfinite().any() for out in method(inputs_of(name)))
+    try:
+        if had_penalty:
             assert not method.penalty().isfinite()
-        except torch.linalg.LinAlgError:
-            pass  # a decomposition refuses them: not hidden either
+        method.update()
+        relation = method.relation()
+    except torch.linalg.LinAlgError:
+        return  # a decomposition refuses them: not hidden either
+    if relation is not None and name not in FIXED:
+        others = ~torch.eye(T, dtype=torch.bool)
+        assert not relation.matrix[others].isfinite().any()
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_inputs_that_are_not_numbers_are_not_hidden(name):
+    method, inputs = build(name), inputs_of(name)
+    method(
+        [torch.full_like(inputs[0], torch.nan)] * T
+        if common(name)
+        else [torch.full_like(x, torch.nan) for x in inputs]
+    )
+    penalty = method.penalty()
+    assert not (name in OF_BATCH and penalty.isfinite())
 
 
 # What makes a control a control

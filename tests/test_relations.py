@@ -67,3 +67,11 @@ def test_compare_is_pearsons_correlation():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_is_not_a_number_stays_so_when_normalised():
+    matrix = torch.eye(3)
+    matrix[1, 1] = torch.nan
+    normalised = Relation(matrix, "covariance").normalised().matrix
+    assert normalised[1].isnan().all() and normalised[:, 1].isnan().all()
+    assert normalised[0, 0] == normalised[2, 2] == 1

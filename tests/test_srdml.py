@@ -639,3 +639,16 @@ def test_mgda_ub_needs_common_samples(own_inputs):
 def test_penalty_before_a_forward_pass():
     with pytest.raises(RuntimeError, match="penalty: expected a forward pass"):
         srdml().penalty()
+
+
+def test_pcgrad_goes_through_the_tasks_in_an_order_of_the_seed():
+    torch.manual_seed(0)
+    conflicting = torch.randn(6, 2)
+    gramian = conflicting @ conflicting.mT
+
+    def first_weights(seed):
+        rule = weighting("pcgrad", seed)
+        return [rule(gramian).tolist() for _ in range(3)]
+
+    assert first_weights(1) == first_weights(1)
+    assert len({str(first_weights(seed)) for seed in range(4)}) == 4

@@ -148,7 +148,7 @@ def pair_weights(
     if logits is not None:  # a softmax over partners and, with logit 0, the kernel itself
         joined = (w > 0).fill_diagonal_(True)
         a = logits.clone().fill_diagonal_(0).masked_fill(~joined, -torch.inf)
-        w = a.softmax(1)
+        w = a.softmax(1) + 0 * w  # of what is not a number no finite weight
     else:
         w = w.fill_diagonal_(1)
         w /= w.sum(1, keepdim=True)
@@ -267,7 +267,8 @@ def pair_share(
         same = _same_task(tasks, similarity)
         counted = counted & (same if which == "within" else ~same)
     number = counted.sum()
-    return ((similarity > rho) & counted).sum() / number.clamp(min=1)
+    share = ((similarity > rho) & counted).sum() / number.clamp(min=1)
+    return share.masked_fill((similarity.isnan() & counted).any(), torch.nan)
 
 
 def _rows(kernels: Tensor) -> Tensor:

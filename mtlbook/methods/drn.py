@@ -109,15 +109,15 @@ class DRN(MRN):
         eps, mean = self.eps["feature"], squares.mean()
         new = (1 - eps) * squares + eps * mean if self.switches.relative else squares + eps
         if self.switches.scale == "trace":
-            new = new / torch.where(mean > 0, new.mean(), 1)
-        setattr(self, f"{name}_variances", torch.where(mean > 0, new, 1))
+            new = new / torch.where(mean <= 0, 1, new.mean())
+        setattr(self, f"{name}_variances", torch.where(mean <= 0, 1, new))
         setattr(self, f"{name}_log_determinant", self._log_determinant(name))
 
     def _log_determinant(self, name: str) -> Tensor:
         result, variances = super()._log_determinant(name), self._buffers.get(f"{name}_variances")
         if variances is None:
             return result
-        return result + len(self.tasks) * torch.where(variances > 0, variances, 1).log().sum()
+        return result + len(self.tasks) * torch.where(variances <= 0, 1, variances).log().sum()
 
     def _updated(
         self, w: Tensor, covariances: Sequence, which: str, mode: int
@@ -128,11 +128,12 @@ class DRN(MRN):
         gram = decompose(made, check=False)
         roots = gram.values.sqrt()
         total, eps, tasks = roots.sum(), self.eps["task"], len(roots)
-        shares = torch.where(total > 0, roots / torch.where(total > 0, total, 1), 1 / tasks)
+        shares = torch.where(total <= 0, 1 / tasks, roots / torch.where(total <= 0, 1, total))
         shares = (1 - eps) * shares + eps / tasks
         return LowRankPlusDiagonal(gram.basis, shares, gram.eps).to(w.dtype)
 
 
 def _inverse_root(x: Tensor) -> Tensor:
     """``x ** -0.5``, and 0 where x is 0: a generalised inverse, as elsewhere."""
-    return torch.where(x > 0, torch.where(x > 0, x, 1).rsqrt(), 0)
+    zero = x <= 0
+    return torch.where(zero, 0, torch.where(zero, 1, x).rsqrt())

@@ -51,7 +51,7 @@ class _Mixture(Method):
         return range(self.heads.tasks)
 
     def forward(self, inputs: Sequence[Tensor]) -> Ragged:
-        if not all(x is inputs[0] for x in inputs):
+        if len(inputs) > 1 and not all(x is inputs[0] for x in inputs):
             raise ValueError("inputs: expected one tensor for all tasks, got several")
         mixed = self.mix(self.trunk(inputs[0]).flatten(1))
         return Ragged(self.heads(mixed), None, self.heads.widths)

@@ -14,6 +14,7 @@ from mtlbook.methods.base import NetworkMethod
 from mtlbook.priors import (
     Inverted,
     LowRankPlusDiagonal,
+    check_covariance,
     decompose,
     log_determinant_term,
     mode_covariance,
@@ -248,7 +249,9 @@ class MRN(NetworkMethod):
                 f"covariance: expected shape {(size, size)} for {which} of {name}, got "
                 f"{tuple(covariance.shape)}"
             )
-        self._store(name, which, decompose(covariance))
+        if covariance.device.type != "meta":
+            check_covariance("covariance", covariance)
+        self._store(name, which, decompose(covariance, check=False))
         setattr(self, f"{name}_log_determinant", self._log_determinant(name))
 
     def _store(self, name: str, which: str, covariance: LowRankPlusDiagonal) -> None:

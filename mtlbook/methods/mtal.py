@@ -219,8 +219,10 @@ class MTAL(NetworkMethod):
         own = torch.nn.functional.one_hot(owner, len(self.tasks)).to(self.network.head.weight[0])
         if name not in self.sharing_layers:
             return own.mT @ (0 * own), own.sum(0)
-        paired = (self.weights(name) > 0).fill_diagonal_(False).to(own)
-        return own.mT @ (paired @ own > 0).to(own), own.sum(0)
+        w = self.weights(name)
+        paired = (w > 0).fill_diagonal_(False).to(own)
+        # what is not a number is no partner, and not without one either
+        return own.mT @ ((paired @ own > 0) + 0 * (w @ own)).to(own), own.sum(0)
 
     @torch.no_grad()
     def sharing(self) -> dict[str, float]:

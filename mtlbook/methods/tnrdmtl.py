@@ -116,7 +116,7 @@ class TNRDMTL(NetworkMethod):
                 raise ValueError(f"gamma: expected numbers >= 0, got {weights}")
             weights = weights * (len(norms) // len(weights))
             self.register_buffer(f"gamma_{name}", norms.new_tensor(weights))
-            self.register_buffer(f"initial_{name}", norms.detach().mean(), persistent=False)
+            self.register_buffer(f"initial_{name}", norms.detach().mean())
 
     def stack(self, name: str) -> Tensor:
         """The layer's tensor as the norm sees it, task axis last."""

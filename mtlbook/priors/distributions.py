@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from mtlbook.priors.operators import _along
+from mtlbook.priors.operators import _along, check_symmetric
 
 
 class TensorNormal(Distribution):
@@ -66,6 +66,9 @@ class TensorNormal(Distribution):
             loc.shape[: loc.ndim - k], *(matrix.shape[:-2] for matrix in covariances)
         )
         self._set_parameters(loc, covariances, batch_shape)
+        if self._validate_args if validate_args is None else validate_args:
+            for name, matrix in zip(self._names, covariances, strict=True):
+                check_symmetric(name, matrix)  # torch's tolerance is absolute
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
         # Not expanded: one factorisation serves the batch.
         self._scale_trils = tuple(torch.linalg.cholesky(c) for c in covariances)

@@ -58,6 +58,11 @@ class LowRankPlusDiagonal:
         return torch.Size([self.basis.shape[0]] * 2)
 
     @property
+    def device(self) -> torch.device:
+        """That of the three tensors."""
+        return self.basis.device
+
+    @property
     def dtype(self) -> torch.dtype:
         """That of the three tensors."""
         return self.basis.dtype
@@ -314,21 +319,43 @@ def _factor(covariance: Tensor | LowRankPlusDiagonal, error: float) -> LowRankPl
     return LowRankPlusDiagonal(basis, values, values.new_zeros(())).to(covariance.dtype)
 
 
-def check_covariance(name: str, matrix: Tensor) -> None:
+def check_covariance(name: str, covariance: Tensor | LowRankPlusDiagonal) -> None:
     """Refuse what is no covariance: symmetric, and no eigenvalue below 0, up to rounding."""
-    size = float(matrix.abs().amax()) if matrix.numel() else 0.0
-    tolerance = 100 * len(matrix) * torch.finfo(matrix.dtype).eps
-    skew = float((matrix - matrix.mT).abs().amax()) if matrix.numel() else 0.0
-    if not skew <= tolerance * size:
-        raise ValueError(
-            f"{name}: expected a symmetric matrix of finite numbers, up to {tolerance:.1g} of its "
-            f"largest entry {size:.3g}, got entries that differ by {skew:.3g}"
-        )
-    least = float(torch.linalg.eigvalsh(matrix.double())[0]) if matrix.numel() else 0.0
-    if least < -tolerance * size:
+    if isinstance(covariance, LowRankPlusDiagonal):
+        least, tolerance = float(torch.cat([covariance.values, covariance.eps[None]]).amin()), 0.0
+    else:
+        check_symmetric(name, covariance)
+        least = float(torch.linalg.eigvalsh(covariance.double())[:1].sum())  # of an empty one 0
+        tolerance = _rounding(covariance) * float(covariance.detach().norm())
+    if not least >= -tolerance:
         raise ValueError(
             f"{name}: expected a positive semi-definite matrix, got an eigenvalue of {least:.3g}"
         )
+    if isinstance(covariance, LowRankPlusDiagonal):
+        root = covariance.values.sqrt()  # rounding may bend the columns of small values
+        error = (covariance.basis.mT @ covariance.basis).fill_diagonal_(0) * root[:, None] * root
+        length = covariance.basis.square().sum(0) * covariance.values - covariance.values
+        error = (error + length.diag()).abs().sum()
+        if not float(error) <= _rounding(covariance.basis) * float(covariance.values.sum()):
+            raise ValueError(f"{name}: expected orthonormal columns of its basis, got others")
+
+
+def check_symmetric(name: str, matrix: Tensor) -> None:
+    """Refuse matrices ``(..., d, d)`` that are not symmetric, up to ``100 d`` roundings."""
+    if not matrix.numel():
+        return
+    size, skew = (x.abs().amax((-2, -1)) for x in (matrix, matrix - matrix.mT))
+    tolerance = _rounding(matrix)
+    if not bool((skew <= tolerance * size).all()):
+        raise ValueError(
+            f"{name}: expected a symmetric matrix of finite numbers, up to {tolerance:.1g} of its "
+            f"largest entry {float(size.max()):.3g}, got entries that differ by "
+            f"{float(skew.max()):.3g}"
+        )
+
+
+def _rounding(matrix: Tensor) -> float:
+    return 100 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps
 
 
 # A NaN must stay one: comparisons ask for what is dropped, never for what is kept.
