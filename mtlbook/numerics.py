@@ -9,6 +9,7 @@ NUMERICS: dict[str, int] = {
     "tnrdmtl": 1,
     "domains": 1,
     "mrn": 1,
+    "mrn_linear": 1,
     "srdml": 2,  # 2: maps scaled by the training images; PCGrad's orders by the repeat
     "srdml_linear": 1,
     "mtal": 1,

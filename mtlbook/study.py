@@ -8,121 +8,27 @@ one way for all:
   training nor tuning is handed a test part.
 - All arms of a repeat share its split and its seed, so differences are paired.
 - What was tried and what was chosen is stored in one shape: a record ``<arm>@<value>`` for each
-  trial, and ``settings["chosen"]``.
+  trial, ``settings["chosen"]``, and ``settings["configurations"]`` where a value stands for one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mtlbook.arms import Add as Add
+from mtlbook.arms import Arm as Arm
+from mtlbook.arms import Outcome as Outcome
+from mtlbook.arms import Trial as Trial
+from mtlbook.arms import configurations as configurations
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
 from mtlbook.tasks import TaskSet
-from mtlbook.training import History, evaluate, fit, pick_device
+from mtlbook.training import evaluate, fit, pick_device
 
 Parts = Mapping[str, TaskSet]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A row of a table: a method, and the one number of it that may be tuned.
-
-    Attributes
-    ----------
-    build : callable
-        From a `Trial` to the untrained `Method`.
-    grid : sequence of float
-        Values of its number to try, the weakest first; empty where there is nothing to tune.
-    number : str, optional
-        The field of the protocol that the number sets, such as ``"lr"``; by default none: ``build``
-        reads ``trial.value``.
-    value : float, optional
-        The number of an arm that has no grid.
-    like : str, optional
-        The arm whose chosen number it takes over: a control that of its model.
-    start : str, optional
-        The arm at whose trained weights it starts.
-    protocol : mapping
-        Fields of the protocol in which this arm differs from the others.
-    """
-
-    build: Callable[[Trial], Method]
-    grid: Sequence[float] = ()
-    number: str | None = None
-    value: float | None = None
-    like: str | None = None
-    start: str | None = None
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training of one arm: all that a builder sees, and no sample but those to train on.
-
-    Attributes
-    ----------
-    arm : Arm
-    train : TaskSet
-    repeat : int
-        Seed of the initial weights and of the order of the samples.
-    protocol : dataclass
-        The study's, with what the arm and its number change.
-    value : float, optional
-        The arm's number.
-    start : Method, optional
-        A copy of the trained arm to start from.
-    """
-
-    arm: Arm
-    train: TaskSet
-    repeat: int
-    protocol: Any
-    value: float | None = None
-    start: Method | None = None
-
-
-@dataclass(frozen=True)
-class Add:
-    """Records what one arm of one repeat reaches, in a result."""
-
-    result: Result
-    arm: str
-    repeat: int
-    suffix: str = ""
-
-    def __call__(self, *, metric: str, of: str = "", **record: Any) -> None:
-        """Add a number: ``metric``, ``value``, and what else :meth:`Result.add` takes.
-
-        ``of`` names a part of the arm, which is recorded as ``<arm>/<of>``.
-        """
-        self.result.add(
-            arm=f"{self.arm}/{of}" if of else self.arm,
-            repeat=self.repeat,
-            seed=self.repeat,
-            metric=metric + self.suffix,
-            **record,
-        )
-
-    def curve(self, name: str, value: Any) -> None:
-        """Keep what is no number."""
-        self.result.curves[f"{name}/{self.arm}/{self.repeat}{self.suffix}"] = value
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came out of a trial."""
-
-    name: str
-    trial: Trial
-    method: Method
-    history: History | None
-
-    def untrained(self) -> Method:
-        """The method as it was before training."""
-        return self.trial.arm.build(self.trial)
 
 
 def validation_score(method: Method, part: TaskSet, chunk: int = 64) -> Sequence[float]:
@@ -181,7 +87,7 @@ class Study:
     def grids(self, arms: Iterable[str] | None = None) -> dict[str, Sequence[float]]:
         """The grids of the arms that have one."""
         names = self.arms if arms is None else self._known(arms)
-        return {name: self.arms[name].grid for name in names if self.arms[name].grid}
+        return {name: self.arms[name].values for name in names if self.arms[name].values}
 
     def begin(
         self,
@@ -217,16 +123,15 @@ class Study:
         (arm,) = self._known([arm])
         row = self.arms[arm]
         value = row.value if value is None else value
-        if value is None and (row.grid or row.like):
+        if value is None and (row.values or row.like):
             raise ValueError(f"value: expected a number for arm {arm!r}, got None")
         if (start is None) != (row.start is None):
             raise ValueError(
                 f"start: expected {row.start or 'no trained arm'} for arm {arm!r}, got "
                 f"{type(start).__name__}"
             )
-        tuned = {row.number: value} if row.number and value is not None else {}
-        changes = {**row.protocol, **tuned}
-        return Trial(row, train, repeat, replace(self.protocol, **changes), value, start)
+        protocol = replace(self.protocol, **row.changes(value))
+        return Trial(row, train, repeat, protocol, value, start)
 
     def train(
         self,
@@ -302,6 +207,8 @@ class Study:
                 means[value] = sum(scores[0] for scores in found) / len(found)
                 validation[trial + self.suffix] = means[value]
             chosen[arm] = max(means, key=means.get)  # the first one of a tie
+            if drawn := self.arms[arm].configurations:
+                result.settings.setdefault("configurations", {})[arm] = list(drawn)
         result.settings.setdefault("chosen", {}).update(
             {arm + self.suffix: value for arm, value in chosen.items()}
         )

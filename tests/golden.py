@@ -331,6 +331,26 @@ def mrn() -> dict[str, Any]:
     return found
 
 
+def mrn_linear() -> dict[str, Any]:
+    from mtlbook.experiments import mrn_linear as of
+    from mtlbook.experiments import mrn_splits as splits
+
+    tasks = domains((7,), each=16)
+    table = of.table1(tasks, percent=20, steps=4).at(batch_size=5, update_every=2)
+    parts = table.split(tasks, 0, table.protocol)
+    found: dict[str, Any] = {"split": of_split(parts)}
+    arms = (*of.ARMS, *of.ORACLE)
+    found["configurations"] = {arm: list(table.arms[arm].configurations) for arm in arms}
+    found |= trained(table, parts, dict.fromkeys(arms, 3))
+    found["table"] = compared(table, tasks, arms=of.ARMS, values=dict.fromkeys(of.ARMS, 1))
+    found["tuning"] = tuned(replace(table, tuning_splits=(1000,)), tasks, ("pooled", "mrn-t"))
+    codings = splits.with_codings(domains((7,), each=32))
+    found["codings"] = compared(
+        table, codings, arms=of.GROUPS["codings"], values=dict.fromkeys(of.GROUPS["codings"], 2)
+    )
+    return found
+
+
 def srdml() -> dict[str, Any]:
     from mtlbook.experiments import srdml as of
 
@@ -660,6 +680,7 @@ STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "tnrdmtl": tnrdmtl,
     "domains": domains_study,
     "mrn": mrn,
+    "mrn_linear": mrn_linear,
     "srdml": srdml,
     "srdml_linear": srdml_linear,
     "mtal": mtal,

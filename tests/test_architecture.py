@@ -27,6 +27,7 @@ FLOORS = [
     "progress",
     "training",
     "ledger",
+    "arms",
     "study",
     "experiments",
     "plots",

@@ -1,6 +1,7 @@
 """The experiments of MRN on tiny task sets: splits, arms, and what claims read."""
 
 import csv
+import functools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,8 +10,9 @@ import torch
 import yaml
 
 from mtlbook import study as engine
-from mtlbook.experiments import mrn, planted
+from mtlbook.experiments import mrn, mrn_linear, planted
 from mtlbook.experiments.mrn import ARMS, GROUPS, START, Protocol
+from mtlbook.experiments.mrn_splits import in_span, with_codings
 from mtlbook.experiments.planted import PLANT_ARMS, PLANTS, Plant
 from mtlbook.ledger.claims import load
 from mtlbook.ledger.results import Result
@@ -18,6 +20,7 @@ from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation, HardSharing, P
 from mtlbook.relations import Relation
 from mtlbook.study import choices
 from mtlbook.tasks import Task, TaskSet
+from mtlbook.training import fit, predict
 
 FAST = Protocol(percent=20, hidden=6, steps=3, batch_size=4, update_every=2)
 STUDY = replace(mrn.TABLE1, protocol=FAST, suffix="/20")
@@ -358,6 +361,30 @@ def rule_pairs(rule):
     return [(a, m) for a in filter(None, arms) for m in rule.get("metrics", [rule.get("metric")])]
 
 
+@functools.cache
+def linear_results():
+    """What the experiments on linear heads record, by variant."""
+    torch.manual_seed(0)
+    found = {name: Result.begin(name, {}) for name in ("", "-harmful", "-codings")}
+    tasks = domains(classes=10)
+    shared = {"repeats": [0], "device": "cpu"}
+    for percent in mrn.PERCENTS:
+        study = mrn_linear.table1(tasks, percent, 2)
+        arms = mrn_linear.ARMS
+        study.compare(found[""], tasks, arms=arms, values=dict.fromkeys(arms, 0), **shared)
+    for name, of, group, percent in (
+        ("-harmful", mrn.with_harmful_task, "few", 5),
+        ("-codings", with_codings, "codings", 20),
+    ):
+        study, arms = mrn_linear.table1(tasks, percent, 2), mrn_linear.GROUPS[group]
+        study.compare(found[name], of(tasks), arms=arms, values=dict.fromkeys(arms, 0), **shared)
+    return found
+
+
+def linear_sources(feature):
+    return {f"mrn-linear{name}{feature}": result for name, result in linear_results().items()}
+
+
 def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks):
     lists = {task.name: (torch.tensor([0, 0, 1]), torch.arange(2, len(task))) for task in tasks}
     table, harmful, plants = (Result.begin(name, {}) for name in ("table", "harmful", "planted"))
@@ -373,6 +400,8 @@ def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks):
         study = planted.planted(name, steps=2)
         study.compare(plants, None, arms=PLANT_ARMS, values=values, **shared)
     sources = {"mrn-planted": plants, "mrn-harmful": harmful, "mrn-harmful-surf": harmful}
+    for feature in ("", "-surf"):
+        sources |= linear_sources(feature)
     experiments = yaml.safe_load((root / "notebooks/experiments.yaml").read_text())["experiments"]
     for paper, least in (("mrn", 100), ("drn", 15)):
         claims = yaml.safe_load((root / f"data/claims/{paper}.yaml").read_text())["claims"]
@@ -415,3 +444,109 @@ def test_printed_differences_follow_from_the_printed_table(root):
         assert float(claim.printed) == pytest.approx(expected), claim.id
         checked += 1
     assert checked == 36
+
+
+# Linear heads
+
+
+def wide_domains(features=60):
+    torch.manual_seed(1)
+    tasks = domains(features=features)
+    return mrn.split(tasks, 0, mrn_linear.Protocol(percent=20))
+
+
+@pytest.mark.parametrize("arm", [*mrn_linear.ARMS, *mrn_linear.ORACLE])
+def test_in_the_span_of_its_inputs_a_linear_model_learns_the_same(arm):
+    """Every arm, in all 60 dimensions and in the 23 that the training images span."""
+    if arm == "dmtl-tf":
+        pytest.skip("its start is a trained arm, tested as stl")
+    torch.set_default_dtype(torch.float64)
+    try:
+        parts = {
+            name: part.map_inputs(torch.Tensor.double) for name, part in wide_domains().items()
+        }
+        spanned = in_span(parts)
+        rank = spanned["train"][0].inputs.shape[1]
+        assert rank == parts["train"].samples < 60
+        basis = torch.linalg.qr(torch.cat([t.inputs for t in parts["train"]]).mT).Q
+        study = mrn_linear.STUDY.at(features=60, steps=25, update_every=5)
+        settings = {"lr": 0.02, "weight": 0.3, "decay": 0.05, "rho": 0.8, "max_updates": 3}
+        row = replace(study.arms[arm], configurations=[settings])
+        outputs = []
+        for of in (spanned, parts):
+            trial = replace(study, arms={arm: row}).trial(arm, of["train"], 0, 0)
+            method = row.build(trial)
+            if of is parts and hasattr(method, "network"):  # the same start, in the whole space
+                small = mrn.build_network(spanned["train"], 0, 0, arm == "pooled").head.weight
+                with torch.no_grad():
+                    method.network.head.weight.copy_(basis @ small)
+            fit(method, of["train"], device="cpu", **study.training(trial))
+            outputs.append(torch.cat(predict(method, of["test"])))
+        tolerance = 1e-10 if hasattr(method, "network") else 1e-2  # the others stop early
+        torch.testing.assert_close(*outputs, rtol=tolerance, atol=tolerance)
+        assert outputs[0].std() > 0.1
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_prior_counts_the_features_that_are_not_there():
+    """Without `features` the shrunken covariance of the features would be another one."""
+    spanned = in_span(wide_domains())
+    methods = {}
+    for features in (60, None):
+        network = mrn.build_network(spanned["train"], 0, 0)
+        methods[features] = MRN(network, features=features, eps=0.5)
+        methods[features].update()
+    found = {n: m.covariance("fc8", "feature") for n, m in methods.items()}
+    assert float(found[60].trace()) == pytest.approx(60, rel=1e-5)
+    assert float(found[None].trace()) == pytest.approx(23, rel=1e-5)
+    assert float(found[60].eps) == pytest.approx(float(found[None].eps), rel=1e-5)
+    assert not torch.allclose(found[60].values, found[None].values)
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [({"relative": False}, ("fc8",)), ({"scale": "none"}, ("fc8",)), ({}, None)],
+)
+def test_a_prior_in_a_subspace_needs_one_layer_and_a_scale(options, layers):
+    with pytest.raises(ValueError, match="features: expected one layer with a prior"):
+        hidden = mrn.build_network(wide_domains()["train"], 0, 4)
+        MRN(hidden, layers, features=60, **options)
+
+
+def test_more_samples_than_features_are_left_as_they_are():
+    parts = wide_domains(features=5)
+    assert in_span(parts)["train"][0].inputs is parts["train"][0].inputs
+
+
+def test_two_codings_share_no_sample_and_contradict_each_other():
+    torch.manual_seed(0)
+    tasks = domains(classes=10)
+    coded = with_codings(tasks)
+    seen = [n for part in numbers(coded) for n in part]
+    assert len(coded) == 8 and sorted(seen) == sorted(n for part in numbers(tasks) for n in part)
+    true = {}
+    for task, part in zip(tasks, numbers(tasks), strict=True):
+        true |= dict(zip(part, task.targets.tolist(), strict=True))
+    for i, (task, part) in enumerate(zip(coded, numbers(coded), strict=True)):
+        moved = {(y - true[n]) % 10 for n, y in zip(part, task.targets.tolist(), strict=True)}
+        assert moved == ({3} if i >= 4 else {0})
+        assert task.name == NAMES[i % 4] + (", recoded" if i >= 4 else "")
+
+
+def test_the_oracle_knows_the_groups_and_learns_nothing():
+    spanned = in_span(mrn.split(with_codings(domains(classes=10)), 0, mrn_linear.Protocol()))
+    trial = mrn_linear.STUDY.trial("oracle", spanned["train"], 0, 0)
+    method = mrn_linear.oracle(trial)
+    method.update()
+    matrix = method.relation().matrix
+    rho = trial.protocol.rho
+    torch.testing.assert_close(matrix[0, 1:4], torch.full((3,), rho))
+    assert not matrix[:4, 4:].any()
+
+
+def test_every_arm_has_as_many_trials():
+    arms = mrn_linear.ARMS | mrn_linear.ORACLE
+    assert {len(arm.configurations) for arm in arms.values()} == {mrn_linear.TRIALS}
+    for arm in arms.values():
+        assert len({str(settings) for settings in arm.configurations}) == mrn_linear.TRIALS

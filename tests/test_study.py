@@ -1,5 +1,6 @@
 """The engine: what is chosen on what, who is paired with whom; and no study can leak."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,11 +10,11 @@ import torch
 
 from mtlbook import study as engine
 from mtlbook.backbones import mlp
-from mtlbook.experiments import domains, mrn, mtal, planted, srdml, tnrdmtl
+from mtlbook.experiments import domains, mrn, mrn_linear, mtal, planted, srdml, tnrdmtl
 from mtlbook.ledger.results import Result
 from mtlbook.methods import STL
 from mtlbook.numerics import NUMERICS
-from mtlbook.study import Arm, Study, choices, parameters_of
+from mtlbook.study import Arm, Study, choices, configurations, parameters_of
 from mtlbook.tasks import Task, TaskSet
 
 # A study of its own: two tasks, and arms that need no training to be understood
@@ -242,6 +243,25 @@ def test_the_parameters_of_a_notebook_are_all_that_its_cell_names():
     assert parameters_of(namespace | parameters | where) == parameters
 
 
+def test_settings_are_drawn_evenly_and_set_the_protocol(fits):
+    drawn = configurations(10, seed=3, lr=(0.01, 1.0), steps=[1, 2])
+    assert drawn == configurations(10, seed=3, lr=(0.01, 1.0), steps=[1, 2])
+    assert drawn != configurations(10, seed=4, lr=(0.01, 1.0), steps=[1, 2])
+    tenths = sorted(10 * (math.log10(settings["lr"]) + 2) / 2 for settings in drawn)
+    for i, tenth in enumerate(tenths):  # one in every tenth of the range, rounded
+        assert i - 0.03 <= tenth <= i + 1.03
+    assert sorted(settings["steps"] for settings in drawn) == [1] * 5 + [2] * 5
+    study = replace(SMALL, arms={"many": Arm(build, configurations=drawn)})
+    result = Result("r", {})
+    study.compare(result, None, arms=["many"], repeats=[0])
+    assert study.grids() == {"many": range(10)}
+    assert len(fits) == 2 * 10 + 1
+    at = choices(result)["many"]
+    assert result.settings["configurations"] == {"many": drawn}
+    assert fits[-1]["steps"] == drawn[at]["steps"]
+    assert fits[-1]["optimizer"].keywords["lr"] == drawn[at]["lr"]
+
+
 # The studies of the book: none can leak
 
 
@@ -254,6 +274,11 @@ CASES = {
     "domains": (lambda g: domains.STUDY.at(steps=1), lambda g: g.domains(each=14), 5),
     "mrn": (
         lambda g: mrn.table1(20, 1).at(hidden=3),
+        lambda g: g.domains((7,), each=16),
+        round(0.2 * 48) / 3,
+    ),
+    "mrn_linear": (
+        lambda g: mrn_linear.table1(g.domains((7,), each=16), 20, 1),
         lambda g: g.domains((7,), each=16),
         round(0.2 * 48) / 3,
     ),
@@ -301,7 +326,7 @@ def test_validation_is_kept_apart_once_and_for_all(case):
         pytest.skip("every repeat draws a problem of its own")
     repeats = (0, 1, *study.tuning_splits)
     # unscaled inputs: scales follow the training part of each repeat
-    split = mrn.parts_of if study.name == "mrn" else study.split
+    split = mrn.parts_of if study.name.startswith("mrn") else study.split
     parts = {repeat: split(tasks, repeat, study.protocol) for repeat in repeats}
     kept = samples(parts[0]["validation"])
     for of_repeat in parts.values():
@@ -333,12 +358,14 @@ def test_every_arm_has_the_same_budget(case, fits):
     """As many values for each, the weakest first, and for each as many trainings."""
     study, tasks, _ = case
     grids = study.grids()
-    assert {len(grid) for grid in grids.values()} == {5}
-    for grid in grids.values():
-        assert list(grid) == sorted(set(grid)) and grid[0] > 0
+    (size,) = {len(grid) for grid in grids.values()}
+    assert size == (mrn_linear.TRIALS if study.name == "mrn_linear" else 5)
+    for arm, grid in grids.items():
+        assert list(grid) == sorted(set(grid))
+        assert grid[0] > 0 or study.arms[arm].configurations
     few = [arm for arm in grids if study.arms[arm].start is None][:3]
     study.tune(Result("r", {}), tasks, arms=few, device="cpu")
-    assert len(fits) == 5 * len(few) * len(study.tuning_splits)
+    assert len(fits) == size * len(few) * len(study.tuning_splits)
     assert not set(study.tuning_splits) & set(range(1000))
 
 

@@ -121,6 +121,23 @@ def with_harmful_task(tasks: TaskSet) -> TaskSet:
     )
 
 
+def with_codings(tasks: TaskSet) -> TaskSet:
+    """Twice as many tasks: half of each one's samples with its labels, half with others.
+
+    In the second half of the tasks all classes have moved on by three. What the tasks of one coding
+    share is right within it, and wrong for the other; no sample is in two tasks.
+    """
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    own, other = [], []
+    for task in tasks:
+        first, second = torch.randperm(len(task), generator=generator).tensor_split(2)
+        twin = task.select(second)
+        targets = (twin.targets + 3) % task.classes
+        own.append(task.select(first))
+        other.append(replace(twin, name=f"{task.name}, recoded", targets=targets))
+    return replace(tasks, name=f"{tasks.name}, in two codings", tasks=(*own, *other))
+
+
 def standardise(parts: Parts) -> dict[str, TaskSet]:
     """Inputs as vectors, centred, of mean square 1, by the training inputs of all tasks."""
     seen = torch.cat([task.inputs.flatten(1) for task in parts["train"]])
@@ -128,5 +145,24 @@ def standardise(parts: Parts) -> dict[str, TaskSet]:
     scale = (seen - mean).square().mean().sqrt()
     return {
         name: part.map_inputs(lambda x: (x.flatten(1) - mean) / scale)
+        for name, part in parts.items()
+    }
+
+
+def in_span(parts: Parts) -> dict[str, TaskSet]:
+    r"""Inputs as coordinates in an orthonormal basis of the span of all training inputs.
+
+    Weights that start in this span never leave it: a gradient of a loss is a combination of
+    training inputs, and neither momentum nor weight decay nor a prior (whose covariance of the
+    features is made of the weights) adds another direction. So a linear model that starts there
+    learns in ``r`` dimensions exactly what it would learn in all ``d``; parts of inputs outside the
+    span meet no weight. Parts are left as they are where there are more samples than features.
+    """
+    seen = torch.cat([task.inputs for task in parts["train"]]).double()
+    if len(seen) >= seen.shape[1]:
+        return dict(parts)
+    basis = torch.linalg.qr(seen.mT).Q
+    return {
+        name: part.map_inputs(lambda x: (x.double() @ basis).to(x.dtype))
         for name, part in parts.items()
     }

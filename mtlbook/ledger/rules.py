@@ -106,6 +106,7 @@ class DifferenceRule(_Rule):
     reference: str
     metric: str
     sign: Literal[1, -1] = 1
+    margin: float | None = Field(default=None, gt=0)  # within it two arms are called equal
 
     def text(self, printed: Printed) -> str:
         side = "above" if self.sign > 0 else "below"

@@ -73,6 +73,10 @@ class Switches:
         **Ours**: the step size with which the prior's proximal map is applied, exactly and
         ``update_every`` times as strong, at every update. Nothing is then added to the loss, and a
         step costs what it costs in STL. With momentum m, ``lr / (1 - m)``.
+    features : int, optional
+        **Ours**: the number of features where the inputs of the only layer with a prior are given
+        in an orthonormal basis of a subspace that holds them all, and the weights. The prior then
+        counts the others, too, and all weights are what they would be in the whole space.
     """
 
     learn: Sequence[str] = ("feature", "class", "task")
@@ -91,6 +95,7 @@ class Switches:
     feature_step: float | None = None
     freeze: bool = False
     proximal: float | None = None
+    features: int | None = None
 
 
 #: The authors' code at its last state (thuml/MTlearn, 566df73, December 2017).
@@ -178,7 +183,8 @@ class MRN(NetworkMethod):
             tensor = self.tensor(name).detach()
             self.register_buffer(f"{name}_log_determinant", tensor.new_zeros(()))
             for which in self.switches.learn:
-                self._store(name, which, _identity(tensor, self.mode(name, which)))
+                size = self._size(which)
+                self._store(name, which, _identity(tensor, self.mode(name, which), size))
 
     def get_extra_state(self) -> Tensor:
         """The number of updates, which ``max_updates`` bounds."""
@@ -213,6 +219,17 @@ class MRN(NetworkMethod):
         if min(self.eps.values()) < 0 or (chosen.relative and max(self.eps.values()) > 1):
             raise ValueError(f"eps: expected numbers >= 0, relative ones <= 1, got {chosen.eps}")
 
+        if chosen.features is not None:
+            if len(self.layers) != 1 or chosen.scale != "trace" or not chosen.relative:
+                raise ValueError(
+                    "features: expected one layer with a prior, relative=True and scale='trace', "
+                    f"got {self.layers}, {chosen.relative} and {chosen.scale!r}"
+                )
+
+    def _size(self, which: str) -> int | None:
+        """The dimension of a mode, where the layer holds a part of it."""
+        return self.switches.features if which == "feature" else None
+
     def tensor(self, name: str) -> Tensor:
         """The layer's weights as they are stored, task axis first."""
         return self.network.task_layers[name].weight
@@ -229,7 +246,10 @@ class MRN(NetworkMethod):
         prefix = f"{name}_{which}_"
         parts = [getattr(self, prefix + part) for part in ("basis", "values", "eps")]
         precision = self._buffers.get(f"{prefix}precision")
-        return LowRankPlusDiagonal(*parts) if precision is None else Inverted(*parts, precision)
+        size = self._size(which)
+        if precision is None:
+            return LowRankPlusDiagonal(*parts, size=size)
+        return Inverted(*parts, precision, size=size)
 
     def covariances(self, name: str) -> list[LowRankPlusDiagonal | None]:
         """One for each axis of the layer's tensor; None for the identity."""
@@ -266,7 +286,10 @@ class MRN(NetworkMethod):
     def _log_determinant(self, name: str) -> Tensor:
         """Second term of eq. 9 for one layer; kept, since it changes at updates alone."""
         tensor = self.tensor(name)
-        return log_determinant_term(tensor.shape, self.covariances(name)).to(tensor)
+        shape = list(tensor.shape)
+        if self.switches.features is not None:
+            shape[self.mode(name, "feature")] = self.switches.features
+        return log_determinant_term(shape, self.covariances(name)).to(tensor)
 
     def penalty(self) -> Tensor:
         """The negative log prior of the weights (eq. 9, its sign mended)."""
@@ -315,7 +338,10 @@ class MRN(NetworkMethod):
         if caps != (None, None, None):
             new = self._released(w, covariances, which, mode)
         else:
-            new = mode_covariance(w, covariances, mode, eps=eps, relative=chosen.relative)
+            size = self._size(which)
+            new = mode_covariance(
+                w, covariances, mode, eps=eps, relative=chosen.relative, size=size
+            )
         new = decompose(new, check=False)  # made here: a covariance
         return normalise_trace(new) if chosen.scale == "trace" else new
 
@@ -364,11 +390,11 @@ class MRN(NetworkMethod):
         return Relation(matrix.fill_diagonal_(1), meaning)
 
 
-def _identity(tensor: Tensor, mode: int) -> LowRankPlusDiagonal:
+def _identity(tensor: Tensor, mode: int, size: int | None) -> LowRankPlusDiagonal:
     """The identity in the structure that updates of this mode will have."""
-    size = tensor.shape[mode]
-    rank = min(size, tensor.numel() // size)
-    basis = torch.eye(size).to(tensor)[:, :rank]
-    if rank == size:
-        return LowRankPlusDiagonal(basis, tensor.new_ones(rank), tensor.new_zeros(()))
-    return LowRankPlusDiagonal(basis, tensor.new_zeros(rank), tensor.new_ones(()))
+    d = tensor.shape[mode]
+    rank = min(d, tensor.numel() // d)
+    basis = torch.eye(d).to(tensor)[:, :rank]
+    if rank == (d if size is None else size):
+        return LowRankPlusDiagonal(basis, tensor.new_ones(rank), tensor.new_zeros(()), size=size)
+    return LowRankPlusDiagonal(basis, tensor.new_zeros(rank), tensor.new_ones(()), size=size)

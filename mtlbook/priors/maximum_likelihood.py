@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -34,6 +35,7 @@ def mode_covariance(
     eps: float,
     relative: bool = True,
     structure: Structure = "auto",
+    size: int | None = None,
 ) -> Tensor | LowRankPlusDiagonal:
     r"""One flip-flop update: the covariance of a mode, given those of the others (eq. 5, 11, 12).
 
@@ -54,6 +56,9 @@ def mode_covariance(
     structure : "auto" | "dense" | "low-rank"
         What is returned: a matrix, ``O(d_k^2 n d / d_k)``, or its decomposition, ``O(d_k m^2)``
         for the rank ``m = n d / d_k``, exact either way. ``"auto"`` is low-rank where ``m < d_k``.
+    size : int, optional
+        Dimension of the mode where ``w`` holds coordinates in a subspace, orthonormal ones: as
+        :class:`LowRankPlusDiagonal` has it, which is then returned.
 
     Returns
     -------
@@ -61,7 +66,9 @@ def mode_covariance(
         In the dtype of ``w``, computed in float64. Zero weights give 0 (plus ``eps I``).
     """
     factors = _factors("w", w, covariances)
-    covariance = _update(w, factors, mode, eps=eps, relative=relative, structure=structure)
+    covariance = _update(
+        w, factors, mode, eps=eps, relative=relative, structure=structure, size=size
+    )
     return covariance.to(w.dtype)
 
 
@@ -159,12 +166,13 @@ def flip_flop(
 
 def normalise_trace(covariance: Tensor | LowRankPlusDiagonal) -> Tensor | LowRankPlusDiagonal:
     """The covariance scaled to trace ``d``, that of the identity; zero becomes the identity."""
-    d, trace = covariance.shape[0], covariance.trace()
+    low_rank = isinstance(covariance, LowRankPlusDiagonal)
+    d, trace = covariance.dimension if low_rank else covariance.shape[0], covariance.trace()
     zero = trace == 0
     factor = torch.where(zero, 1, d / torch.where(zero, 1, trace))
-    if isinstance(covariance, LowRankPlusDiagonal):
+    if low_rank:
         scaled = covariance.scale(factor)
-        return LowRankPlusDiagonal(scaled.basis, scaled.values, torch.where(zero, 1, scaled.eps))
+        return replace(scaled, eps=torch.where(zero, 1, scaled.eps))
     identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
     return covariance * factor + zero * identity
 
@@ -200,6 +208,7 @@ def _update(
     eps: float,
     relative: bool,
     structure: Structure,
+    size: int | None = None,
 ) -> Tensor | LowRankPlusDiagonal:
     """:func:`mode_covariance` in float64, the other covariances already decomposed."""
     if eps < 0 or (relative and eps > 1):
@@ -216,8 +225,11 @@ def _update(
     d, m = white.shape
     white = white / max(m, 1) ** 0.5  # now S_k = white @ white.mT
 
-    keep, ridge = (1 - eps, eps / d) if relative else (1.0, eps)
-    if structure == "dense" or (structure == "auto" and m >= d):
+    if size is not None and (size < d or structure == "dense"):
+        raise ValueError(f"size: expected at least {d} and no dense structure, got {size}")
+    whole = d if size is None else size
+    keep, ridge = (1 - eps, eps / whole) if relative else (1.0, eps)
+    if structure == "dense" or (structure == "auto" and m >= whole):
         covariance = white @ white.mT
         shift = ridge * covariance.trace() if relative else ridge
         identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
@@ -225,9 +237,9 @@ def _update(
     values, basis = _left_singular(white, w.dtype)
     shift = ridge * values.sum() if relative else values.new_full((), ridge)
     values = keep * values
-    if m >= d:  # the basis is square and holds the identity too
+    if m >= whole:  # the basis is square and holds the identity too
         values, shift = values + shift, torch.zeros_like(shift)
-    return LowRankPlusDiagonal(basis, values, shift)
+    return LowRankPlusDiagonal(basis, values, shift, size=size)
 
 
 def _left_singular(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

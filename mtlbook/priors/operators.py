@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -22,6 +22,9 @@ class LowRankPlusDiagonal:
         Orthonormal columns; a column of zeros is allowed where its value is 0.
     values : Tensor s, shape ``(r,)``, non-negative
     eps : Tensor, scalar, non-negative
+    size : int, optional
+        Dimension of the space of which ``basis`` holds coordinates in a subspace, orthonormal ones;
+        the rest of it, where the eigenvalue is eps, counts in trace and determinant. By default d.
 
     Notes
     -----
@@ -44,6 +47,7 @@ class LowRankPlusDiagonal:
     basis: Tensor
     values: Tensor
     eps: Tensor
+    size: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         if self.basis.ndim != 2 or self.values.shape != self.basis.shape[1:] or self.eps.ndim:
@@ -58,6 +62,11 @@ class LowRankPlusDiagonal:
         return torch.Size([self.basis.shape[0]] * 2)
 
     @property
+    def dimension(self) -> int:
+        """``size`` where it is given, else d."""
+        return self.basis.shape[0] if self.size is None else self.size
+
+    @property
     def device(self) -> torch.device:
         """That of the three tensors."""
         return self.basis.device
@@ -69,9 +78,8 @@ class LowRankPlusDiagonal:
 
     def to(self, *args, **kwargs) -> LowRankPlusDiagonal:
         """The same on another device or in another dtype, as ``Tensor.to``."""
-        return LowRankPlusDiagonal(
-            *(x.to(*args, **kwargs) for x in (self.basis, self.values, self.eps))
-        )
+        parts = (x.to(*args, **kwargs) for x in (self.basis, self.values, self.eps))
+        return LowRankPlusDiagonal(*parts, size=self.size)
 
     def solve(self, matrix: Tensor) -> Tensor:
         """``S^+ @ matrix``, shape ``(d, n)``, the generalised inverse."""
@@ -83,16 +91,17 @@ class LowRankPlusDiagonal:
 
     def logdet(self) -> Tensor:
         """``ln |S|``; of a singular ``S`` that of its non-zero eigenvalues."""
-        d, r = self.basis.shape
-        return _log(self.values + self.eps).sum() + (d - r) * _log(self.eps)
+        others = self.dimension - self.basis.shape[1]
+        return _log(self.values + self.eps).sum() + others * _log(self.eps)
 
     def trace(self) -> Tensor:
         """``tr S``."""
-        return self.values.sum() + self.basis.shape[0] * self.eps
+        return self.values.sum() + self.dimension * self.eps
 
     def scale(self, factor: float | Tensor) -> LowRankPlusDiagonal:
         """``factor * S``."""
-        return LowRankPlusDiagonal(self.basis, self.values * factor, self.eps * factor)
+        values, eps = self.values * factor, self.eps * factor
+        return LowRankPlusDiagonal(self.basis, values, eps, size=self.size)
 
     def dense(self) -> Tensor:
         """``S`` itself, shape ``(d, d)``."""
@@ -145,7 +154,7 @@ class Inverted(LowRankPlusDiagonal):
 
     def to(self, *args, **kwargs) -> Inverted:
         parts = (self.basis, self.values, self.eps, self.precision)
-        return Inverted(*(part.to(*args, **kwargs) for part in parts))
+        return Inverted(*(part.to(*args, **kwargs) for part in parts), size=self.size)
 
     def solve(self, matrix: Tensor) -> Tensor:
         return self.precision @ matrix
