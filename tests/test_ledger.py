@@ -1050,3 +1050,29 @@ def test_committed_claims_are_valid_and_agree_with_the_printed_tables():
         assert claim.rule.text(printed).endswith(".")
         if claim.rule.kind == "curve":
             assert list(printed.points) == [5, 25, 50, 75, 100, 150, 200, 250, 300, 350, 400]
+
+
+def test_what_the_verdicts_were_before_is_kept_in_words_that_are_known():
+    rows = json.loads((ROOT / "data" / "verdicts-2026-11.json").read_text())
+    words = {"reproduced", "direction", "not reproduced", "not attempted"}
+    assert {row["before"][0] for row in rows} == words
+    for row in rows:
+        assert row["after"][0] in report.GROUPS[row["asked_by"]][1]
+
+
+def test_who_asked_which_backbone_and_what_was_fitted_is_said_in_the_claims():
+    for of_paper in claims.load_all(ROOT / "data" / "claims"):
+        for claim in of_paper.claims:
+            ours = claim.where == "our control"
+            assert (claim.asked_by == "us") == ours, claim.id
+            if "frozen" in claim.unit and not ours:
+                assert claim.incomparable() is not None, claim.id
+            if claim.id.startswith("srdml.cifar.") and not ours:
+                assert claim.incomparable() is not None, claim.id
+    calibrated = {
+        claim.id
+        for of_paper in claims.load_all(ROOT / "data" / "claims")
+        for claim in of_paper.claims
+        if claim.calibrated
+    }
+    assert "tnrdmtl.figure1.initial-norm-laf" in calibrated
