@@ -507,7 +507,7 @@ DIFFERENCE = {"kind": "difference", "arm": "a", "reference": "b", "metric": "m"}
         # a new run of ours lies within 2 +- 2.45
         (2, 1, 1, None, rules.Printed("+4", single_run=True), "direction", "above 0"),
         (2, 1, 1, None, rules.Printed("+5", single_run=True), "refuted at the printed size", ""),
-        (2, 1, 1, 1.5, rules.Printed("+1.7"), "reproduced", "within 1.5 of it"),
+        (2, 1, 1, 1.5, rules.Printed("+1.7"), "reproduced", "within 1.5 of +1.7"),
         (2, 1, 1, 1.2, rules.Printed("+1.7"), "direction", "above 0"),
         (2, 1, 1, None, rules.Printed(), "direction", "above 0"),
         (2, 1, -1, None, rules.Printed(), "opposite", "above 0"),
@@ -726,6 +726,7 @@ def write_claims(folder, *of_paper, paper="p"):
         ({"rule": {"kind": "guess"}}, "rule"),
         ({"rule": {**DIFFERENCE, "refrence": "c"}}, "refrence"),
         ({"experiments": []}, "experiments"),
+        ({"rule": {**DIFFERENCE, "margin": 1}}, "margin: expected a printed number"),
         ({"single_run": True}, "single_run: expected a printed number"),
         ({"known": None, "asked_by": "us", "calibrated": "yes"}, "for a claim of the paper only"),
         ({"id": "q.a-over-b"}, r"expected ids p\."),
@@ -812,6 +813,10 @@ def test_a_stand_in_shows_a_sign_and_no_size(tmp_path):
 )
 def test_so_does_another_backbone(tmp_path, change):
     row = audit_one(tmp_path, [result_of(WINS)], printed="+90", **change)
+    # nor does a margin around the printed number make two arms equal
+    wide = {**DIFFERENCE, "margin": 50}
+    tied = audit_one(tmp_path, [result_of(TIES)], printed="+2", rule=wide, **change)
+    assert tied["verdict"] == "undecided"
     assert row["verdict"] == "direction" and "the sign alone" in row["why"]
     lost = {**DIFFERENCE, "sign": -1}
     assert audit_one(tmp_path, [result_of(WINS)], rule=lost, **change)["verdict"] == "opposite"

@@ -90,6 +90,8 @@ class Claim(BaseModel):
             raise ValueError("printed_std, printed_n: expected both or none")
         if self.single_run and (self.printed is None or self.printed_std is not None):
             raise ValueError("single_run: expected a printed number without a spread")
+        if getattr(self.rule, "margin", None) and self.asked_by == "paper" and not self.printed:
+            raise ValueError("margin: expected a printed number for it to lie around")
         if self.asked_by == "us" and (self.calibrated or self.comparable):
             raise ValueError("calibrated, comparable: expected for a claim of the paper only")
         return self

@@ -161,7 +161,8 @@ class DifferenceRule(_Rule):
         side = "above" if self.sign > 0 else "below"
         why = f"the interval lies {side} 0" if holds else "the interval contains 0"
         if holds and within:
-            return _judgement("reproduced", f"{why} and within {self.margin:g} of it", ours, p)
+            why = f"{why} and within {self.margin:g} of {printed.text}, stated before the run"
+            return _judgement("reproduced", why, ours, p)
         missed = self._missed(pair, printed)
         if missed:
             return _judgement("refuted at the printed size", f"{why}; {missed}", ours, p)

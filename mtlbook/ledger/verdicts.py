@@ -44,11 +44,11 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
         question of our own is answered by yes, no, *equal within a margin* or *undecided*.
     """
     incomparable = claim.incomparable(result.data.get("stand_in_for"))
-    if incomparable is not None:
-        printed_here = printed if _is_size(claim) else Printed()
-    else:
-        printed_here = printed
-    judgement = claim.rule.judge(result.values, printed_here)
+    rule = claim.rule
+    if incomparable is not None and isinstance(rule, DifferenceRule) and claim.asked_by == "paper":
+        # the sign is left: neither the printed size nor the margin around it means anything here
+        rule, printed = rule.model_copy(update={"margin": None}), Printed()
+    judgement = rule.judge(result.values, printed)
     if judgement.n == 0:
         return judgement
     if claim.asked_by == "us":
@@ -62,7 +62,7 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
     if incomparable is not None:
         judgement = replace(judgement, why=f"{incomparable}, the sign alone: {judgement.why}")
     if judgement.verdict in ("reproduced", "direction"):
-        void = passing(claim, printed_here, result)
+        void = passing(claim, printed, result)
         if void:
             why = f"not decisive, this rule is passed by {', '.join(void)}, too: {judgement.why}"
             return replace(judgement, verdict="undecided", why=why)
