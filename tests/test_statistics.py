@@ -40,10 +40,15 @@ def test_it_covers_less_for_skewed_values(n, coverage):
 
 
 @pytest.mark.parametrize(
-    ("n", "coverage"), [(3, 0.75), (4, 0.80), (5, 0.83), (8, 0.88), (10, 0.90), (30, 0.935)]
+    ("kind", "n", "coverage"),
+    [
+        *(("normal", 3, 0.75), ("normal", 4, 0.80), ("normal", 5, 0.83), ("normal", 8, 0.88)),
+        *(("normal", 10, 0.90), ("normal", 30, 0.935)),
+        *(("exponential", 5, 0.78), ("exponential", 10, 0.86), ("exponential", 30, 0.91)),
+    ],
 )
-def test_the_percentile_interval_that_was_used_before_covered_less(n, coverage):
-    found = covered(of.percentile_interval(draws("normal", (n, 4000)), resamples=1000))
+def test_the_percentile_interval_that_was_used_before_covered_less(kind, n, coverage):
+    found = covered(of.percentile_interval(draws(kind, (n, 4000)), resamples=1000))
     assert found == pytest.approx(coverage, abs=0.02)
 
 
