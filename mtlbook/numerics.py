@@ -14,6 +14,6 @@ NUMERICS: dict[str, int] = {
     "srdml_linear": 1,
     "mtal": 1,
     "mathematics": 1,  # what chapters use beside the experiments
-    "statistics": 1,  # intervals and rank correlations of the ledger
+    "statistics": 2,  # intervals and rank correlations of the ledger; 2: Student's t
     "datasets": 1,  # loaders and feature extractors
 }

@@ -155,7 +155,7 @@ def forest(
     unit: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Intervals, one below the other: those that cross the line at zero are ties.
+    """Intervals, one below the other: those that cross the line at zero decide nothing.
 
     Parameters
     ----------

@@ -440,10 +440,13 @@ def statistics() -> dict[str, Any]:
     found = {}
     for n in (2, 3, 5, 8, 10, 30):
         values = waves(n, phase=n).numpy()
-        found[f"n={n}"] = [list(of.bootstrap_mean(values)), list(of.paired_bootstrap(values**2))]
+        found[f"n={n}"] = [list(f(values)) for f in (of.mean_interval, of.prediction_interval)]
     x, y = waves(12).round(decimals=1).numpy(), waves(12, phase=2).numpy()
     found["spearman"] = [of.spearman(x, y), of.spearman(x, -x)]
-    found["resampled"] = of.resampled_means(waves(4, 2).numpy(), resamples=5).tolist()
+    found["two ways"] = list(of.two_way_interval(waves(4, 3).numpy()))
+    found["power"] = [of.detectable(1.5, 7), of.repeats_needed(1.5, 0.4)]
+    found["percentile"] = list(of.percentile_interval(waves(4).numpy(), resamples=50))
+    found["p"] = [of.p_value(waves(6).numpy() + 0.3), *of.holm([0.01, 0.04, 0.03])]
     return found
 
 

@@ -30,7 +30,7 @@ NOTEBOOK = """\
 from mtlbook.ledger.results import Result
 data = {"name": "toy", "tier": "embedded", "stand_in_for": None}
 outcome = Result("tiny", {"gain": gain}, data=data, numerics={"mrn": 1})
-for repeat in range(3):
+for repeat in range(5):
     outcome.add(arm="a", metric="m", value=repeat, repeat=repeat)
     outcome.add(arm="b", metric="m", value=repeat + gain, repeat=repeat)
 outcome.save(result)
@@ -79,7 +79,7 @@ def save(path, gain, experiment="tiny"):
         numerics={"mrn": 1},
         provenance={"profile": "laptop", "runs": [{"of": {"all": {}}}]},
     )
-    for repeat in range(3):
+    for repeat in range(5):
         result.add(arm="a", metric="m", value=repeat, repeat=repeat)
         result.add(arm="b", metric="m", value=repeat + gain, repeat=repeat)
     result.save(path)
@@ -211,19 +211,19 @@ def test_audit_follows_the_committed_verdicts(project, capsys):
     capsys.readouterr()
     assert cli.main(["audit", "--format", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["verdict"] == "direction", "the printed +1.0 lies outside [1.2, 1.2]"
+    assert row["verdict"] == "refuted at the printed size", "[1.2, 1.2] is not the printed +1.0"
     assert row["stale"] == []
 
     save(project / "data/results/tiny.json", gain=-1.0)
     assert cli.main(["audit"]) == 1
     err = capsys.readouterr().err
-    assert "toy.b-over-a: committed verdict 'direction', now 'not reproduced'" in err
+    assert "toy.b-over-a: committed verdict 'refuted at the printed size', now 'opposite'" in err
 
 
 def test_audit_of_another_folder_compares_nothing(project, capsys):
     save(project / "elsewhere.d/tiny.json", gain=1.0)
     assert cli.main(["audit", "--results", "elsewhere.d"]) == 0
-    assert "reproduced" in capsys.readouterr().out
+    assert "1 claims of the papers: 1 direction" in capsys.readouterr().out
     assert cli.main(["audit", "--results", "elsewhere.d", "--write"]) == 2
     assert cli.main(["audit", "--results", "gone"]) == 2
     assert not (project / "data/verdicts.json").exists()
@@ -261,7 +261,7 @@ def finish(project, experiment="tiny", **uses):
         uses={name: used.content_sha256() for name, used in uses.items()},
         provenance={"run": of_run},
     )
-    for repeat in range(3):
+    for repeat in range(5):
         for arm in "ab":
             result.add(arm=arm, metric="m", value=repeat, repeat=repeat)
     result.save(run.result)
@@ -270,7 +270,7 @@ def finish(project, experiment="tiny", **uses):
 def test_record_refuses_runs_of_another_notebook(project, capsys):
     finish(project)
     notebook = project / "notebooks/tiny.ipynb"
-    notebook.write_text(notebook.read_text().replace("range(3)", "range(4)"))
+    notebook.write_text(notebook.read_text().replace("range(5)", "range(6)"))
     assert cli.main(["record", "--from", "runs/laptop"]) == 2
     assert "tiny: parameters, notebook, data or tuning changed since all" in capsys.readouterr().err
     assert not list((project / "data/results").glob("*.json"))
@@ -299,7 +299,7 @@ def test_a_tuning_is_recorded_before_the_table_that_uses_it(project, capsys):
 def test_record_merges_runs(project, capsys):
     finish(project)
     assert cli.main(["record", "--from", "runs/laptop"]) == 0
-    assert "tiny: 1 runs, 6 records -> data/results/tiny.json" in capsys.readouterr().out
+    assert "tiny: 1 runs, 10 records -> data/results/tiny.json" in capsys.readouterr().out
     recorded = Result.load(project / "data/results/tiny.json")
     assert recorded.provenance["profile"] == "laptop"
     assert recorded.provenance["runs"][0]["of"]["all"]["parameters"] == {"gain": 1.5}
@@ -374,11 +374,11 @@ def test_reproduce_and_rerun_print_three_values_side_by_side(project):
 def test_a_random_run_is_repeated_and_every_number_compared(project, capsys):
     save(project / "data/results/tiny.json", gain=1.5)
     assert cli.main(["rerun", "--random", "--seed", "3"]) == 0
-    assert "same     tiny all: 6 numbers, largest" in capsys.readouterr().out
+    assert "same     tiny all: 10 numbers, largest" in capsys.readouterr().out
     save(project / "data/results/tiny.json", gain=1.2)
     assert cli.main(["rerun", "--random"]) == 1
     told = capsys.readouterr()
-    assert told.out.startswith("differs  tiny all: 6 numbers")
+    assert told.out.startswith("differs  tiny all: 10 numbers")
     assert "b m, repeat 0: committed 1.2, measured again 1.5" in told.err
     assert cli.main(["rerun", "--random", "--only", "huge"]) == 2
     assert cli.main(["rerun"]) == 2 and cli.main(["rerun", "toy.b-over-a", "--random"]) == 2

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import yaml
 from pydantic import TypeAdapter
 
 from mtlbook.ledger import audit as audits
-from mtlbook.ledger import claims, provenance, report, rules
+from mtlbook.ledger import claims, placebo, provenance, report, rules
 from mtlbook.ledger.currency import same_data, stale
 from mtlbook.ledger.merging import compare_runs, merge, record
 from mtlbook.ledger.results import Result, ResultError
+from mtlbook.ledger.statistics import detectable, mean_interval, p_value, repeats_needed
 from mtlbook.numerics import NUMERICS
 from mtlbook.tasks import Task, TaskSet
 
@@ -440,88 +442,149 @@ def test_merge_refuses_doubles_and_strangers():
 # Rules
 
 
+def spread(mean, half):
+    """Five values whose 95 % interval is mean plus and minus half."""
+    values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    return list(mean + values * half / mean_interval(values).high)
+
+
+def test_spread():
+    assert mean_interval(spread(3.0, 0.5)) == pytest.approx((3.0, 2.5, 3.5, 5))
+
+
+VALUE = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 2.0}
+
+
 @pytest.mark.parametrize(
-    ("values", "verdict"),
-    [([34, 36, 38], "reproduced"), ([35, 38, 41], "reproduced"), ([36, 38, 43], "not reproduced")],
+    ("mean", "half", "verdict"),
+    [
+        (36, 1.9, "reproduced"),
+        (37.5, 0.4, "reproduced"),
+        (37.5, 0.6, "undecided"),  # the mean lies within, the interval does not
+        (36, 9, "undecided"),  # an imprecise measurement is no success
+        (38.5, 0.6, "undecided"),
+        (39, 0.9, "refuted at the printed size"),
+        (33, 0.9, "refuted at the printed size"),
+    ],
 )
-def test_value(values, verdict):
-    rule = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 2.0}
-    judgement = judge(result_of({("a", "m"): values}), rules.Printed("36.00"), **rule)
+def test_value(mean, half, verdict):
+    judgement = judge(result_of({("a", "m"): spread(mean, half)}), rules.Printed("36.00"), **VALUE)
     assert judgement.verdict == verdict
-    assert judgement.ours == np.mean(values)
-    assert judgement.low == min(values) and judgement.high == max(values)
-    assert judgement.n == 3
+    assert (judgement.low, judgement.high) == pytest.approx((mean - half, mean + half))
+    assert judgement.n == 5
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(202.0, "reproduced"), (203, "not reproduced")])
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(201.9, "reproduced"), (203, "refuted at the printed size")]
+)
 def test_value_with_relative_tolerance(value, verdict):
-    rule = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 0.01, "relative": True}
-    result = result_of({("a", "m"): [value] * 3})
+    rule = VALUE | {"tolerance": 0.01, "relative": True}
+    result = result_of({("a", "m"): [value] * 5})
     assert judge(result, rules.Printed("200"), **rule).verdict == verdict
+
+
+def test_a_number_of_one_run_is_judged_by_where_a_new_run_lies():
+    one_run = rules.Printed("36", single_run=True)
+    near = result_of({("a", "m"): spread(37, 0.9)})  # a new run within 37 +- 2.2
+    assert judge(near, one_run, **VALUE).verdict == "reproduced"
+    exact = result_of({("a", "m"): spread(37, 0.3)})  # within 37 +- 0.73
+    judgement = judge(exact, one_run, **VALUE)
+    assert judgement.verdict == "refuted at the printed size"
+    assert judgement.why == "a new run lies in [36.27, 37.73], the printed one outside"
+    assert judge(exact, rules.Printed("36"), **VALUE).verdict == "reproduced"
 
 
 DIFFERENCE = {"kind": "difference", "arm": "a", "reference": "b", "metric": "m"}
 
 
 @pytest.mark.parametrize(
-    ("differences", "sign", "printed", "verdict", "why"),
+    ("mean", "half", "sign", "margin", "printed", "verdict", "why"),
     [
-        ([1, 2, 3], 1, rules.Printed("+1.5"), "reproduced", "above 0 and overlaps"),
-        ([1, 2, 3], 1, rules.Printed("+4", 1.5), "reproduced", "overlaps"),
-        ([1, 2, 3], 1, rules.Printed("+4", 0.5), "direction", "misses"),
-        ([1, 2, 3], 1, rules.Printed("+0.2", 0.5), "direction", "misses"),
-        ([1, 2, 3], 1, rules.Printed(), "reproduced", "above 0"),
-        ([1, 2, 3], -1, rules.Printed(), "not reproduced", "above 0: the opposite"),
-        ([-1, -2, -3], -1, rules.Printed("-2"), "reproduced", "below 0 and overlaps"),
-        ([-1, -2, -3], 1, rules.Printed("+2"), "not reproduced", "below 0: the opposite"),
-        ([-1, 2, 3], 1, rules.Printed("+2"), "not reproduced", "a tie"),
-        ([0, 0, 0], 1, rules.Printed(), "not reproduced", "a tie"),
-        ([0, 1, 1], 1, rules.Printed(), "not reproduced", "a tie"),
+        (2, 1, 1, None, rules.Printed("+1.5"), "direction", "above 0"),
+        (2, 1, 1, None, rules.Printed("+4", 1.5), "direction", "above 0"),
+        (2, 1, 1, None, rules.Printed("+4", 0.5), "refuted at the printed size", "+4 ± 0.5"),
+        (2, 1, 1, None, rules.Printed("+0.2", 0.5), "refuted at the printed size", "above 0"),
+        # a new run of ours lies within 2 +- 2.45
+        (2, 1, 1, None, rules.Printed("+4", single_run=True), "direction", "above 0"),
+        (2, 1, 1, None, rules.Printed("+5", single_run=True), "refuted at the printed size", ""),
+        (2, 1, 1, 1.5, rules.Printed("+1.7"), "reproduced", "within 1.5 of +1.7"),
+        (2, 1, 1, 1.2, rules.Printed("+1.7"), "direction", "above 0"),
+        (2, 1, 1, None, rules.Printed(), "direction", "above 0"),
+        (2, 1, -1, None, rules.Printed(), "opposite", "above 0"),
+        (-2, 1, -1, None, rules.Printed("-2"), "direction", "below 0"),
+        (-2, 1, 1, None, rules.Printed("+2"), "opposite", "below 0"),
+        (1, 2, 1, None, rules.Printed("+2"), "undecided", "contains 0"),
+        (0, 0, 1, None, rules.Printed(), "undecided", "the same in all 5 repeats"),
+        (0, 0.1, 1, None, rules.Printed("+2", 0.5), "refuted at the printed size", "contains 0"),
+        (0, 0.1, 1, 0.2, rules.Printed(), "equal within a margin", "within 0.2 of 0"),
+        (0.3, 0.1, 1, 0.2, rules.Printed(), "direction", "above 0"),
     ],
 )
-def test_difference(differences, sign, printed, verdict, why):
+def test_difference(mean, half, sign, margin, printed, verdict, why):
     # The repeats differ far more than the arms: only the pairing shows the difference.
-    base = np.array([10, 50, 90])
+    base, differences = np.array([10, 50, 90, 20, 40]), spread(mean, half)
     result = result_of({("a", "m"): base + differences, ("b", "m"): base})
-    judgement = judge(result, printed, sign=sign, **DIFFERENCE)
+    judgement = judge(result, printed, sign=sign, margin=margin, **DIFFERENCE)
     assert judgement.verdict == verdict
     assert why in judgement.why
-    assert judgement.ours == pytest.approx(np.mean(differences))
+    assert judgement.ours == pytest.approx(mean)
+
+
+def test_undecided_says_what_could_have_been_found():
+    result = result_of({("a", "m"): spread(1, 2), ("b", "m"): [0.0] * 5})
+    sd = np.std(spread(1, 2), ddof=1)
+    for printed, which, effect in (("+2", "printed", 2), (None, "observed", 1)):
+        why = judge(result, rules.Printed(printed), **DIFFERENCE).why
+        found, needed = detectable(sd, 5), repeats_needed(sd, effect)
+        assert f"5 repeats find an effect of {found:.2g} four times of five" in why
+        assert why.endswith(f"{needed} would find the {which} one")
+
+
+def test_differences_by_rounding_are_no_differences():
+    a = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    result = result_of({("a", "m"): a + 0.2, ("b", "m"): (a * 10 + 2) / 10})
+    assert np.ptp(a + 0.2 - (a * 10 + 2) / 10) > 0
+    judgement = judge(result, **DIFFERENCE)
+    assert (judgement.verdict, judgement.ours, judgement.p) == ("undecided", 0.0, 1.0)
 
 
 def test_pairs_are_matched_by_repeat_not_by_position():
-    result = result_of({("a", "m"): [11, 22, 33, 44]})
-    for repeat in (3, 1, 0, 2):
+    result = result_of({("a", "m"): [11, 22, 33, 44, 55]})
+    for repeat in (3, 1, 0, 2, 4):
         result.add(arm="b", metric="m", value=10 * (repeat + 1), repeat=repeat)
-    assert judge(result, **DIFFERENCE).ours == 2.5
+    assert judge(result, **DIFFERENCE).ours == 3
     # A repeat that only one arm has does not count.
     result.add(arm="b", metric="m", value=1e6, repeat=9)
-    assert judge(result, **DIFFERENCE).n == 4
+    assert judge(result, **DIFFERENCE).n == 5
 
 
 @pytest.mark.parametrize(
     "rule",
     [
-        {"kind": "value", "arm": "a", "metric": "m", "tolerance": 1.0},
+        VALUE,
         DIFFERENCE,
         {"kind": "order", "arms": ["a", "b"], "metric": "m"},
         {"kind": "bound", "arm": "a", "metric": "m", "references": ["b"], "sign": 1},
     ],
 )
-def test_two_repeats_are_too_few(rule):
-    result = result_of({("a", "m"): [5, 6], ("b", "m"): [1, 2]})
+def test_four_repeats_are_too_few(rule):
+    result = result_of({("a", "m"): [5, 6, 7, 8], ("b", "m"): [0] * 4})
     judgement = judge(result, rules.Printed("5"), **rule)
-    assert (judgement.verdict, judgement.n) == ("not attempted", 2)
-    assert "needs 3 repeats" in judgement.why
+    assert (judgement.verdict, judgement.n, judgement.ours) == ("undecided", 4, 6.5)
+    assert judgement.low is judgement.high is judgement.p is None
+    assert judgement.why == "needs 5 repeats of every arm, has 4"
+    nothing = judge(result_of({("c", "m"): [1]}), rules.Printed("5"), **rule)
+    assert (nothing.verdict, nothing.n) == ("not attempted", 0)
 
 
 @pytest.mark.parametrize(
     ("a", "b", "c", "verdict"),
     [
-        ([9, 9, 9], [5, 5, 6], [1, 2, 3], "reproduced"),
-        ([9, 9, 1], [5, 5, 5], [1, 2, 3], "direction"),
-        ([5, 5, 5], [9, 9, 9], [1, 2, 3], "not reproduced"),
-        ([5, 5, 5], [5, 5, 5], [1, 2, 3], "not reproduced"),
+        ([9] * 5, [5, 5, 6, 5, 5], [1, 2, 3, 2, 2], "direction"),
+        ([9, 9, 1, 9, 9], [5] * 5, [1, 2, 3, 2, 2], "undecided"),
+        ([4, 6, 5, 6, 4], [5, 5, 5, 5, 5], [1] * 5, "undecided"),
+        ([5] * 5, [9, 9, 9, 9, 8], [9] * 5, "opposite"),
+        ([5] * 5, [5] * 5, [1, 2, 3, 2, 2], "undecided"),
     ],
 )
 def test_order(a, b, c, verdict):
@@ -535,10 +598,10 @@ def test_order(a, b, c, verdict):
 
 
 def test_order_reports_the_smallest_step():
-    result = result_of({("a", "m"): [9] * 3, ("b", "m"): [7] * 3, ("c", "m"): [6] * 3})
+    result = result_of({("a", "m"): [9] * 5, ("b", "m"): [7] * 5, ("c", "m"): [6] * 5})
     judgement = judge(result, kind="order", arms=["a", "b", "c"], metric="m")
     assert (judgement.ours, judgement.low, judgement.high) == (1, 1, 1)
-    assert "b over c" in judgement.why
+    assert "the smallest the step b over c" in judgement.why
 
 
 def test_order_takes_one_form():
@@ -551,19 +614,21 @@ def test_order_takes_one_form():
 @pytest.mark.parametrize(
     ("a", "sign", "verdict"),
     [
-        ([0, 0, 1], -1, "reproduced"),
-        ([0, 0, 5], -1, "direction"),
-        ([4, 4, 4], -1, "not reproduced"),
-        ([9, 9, 9], 1, "reproduced"),
-        ([4, 4, 4], 1, "not reproduced"),
+        ([0, 0, 1, 0, 0], -1, "direction"),
+        ([0, 0, 9, 0, 0], -1, "undecided"),
+        ([4, 4, 4, 4, 4], -1, "opposite"),
+        ([9, 9, 9, 9, 9], 1, "direction"),
+        ([4, 4, 4, 4, 4], 1, "opposite"),
     ],
 )
 def test_bound(a, sign, verdict):
-    result = result_of({("a", "m"): a, ("b", "m"): [3, 3, 3], ("c", "m"): [6, 6, 6]})
+    result = result_of({("a", "m"): a, ("b", "m"): [3] * 5, ("c", "m"): [6] * 5})
     rule = {"kind": "bound", "arm": "a", "metric": "m", "references": ["b", "c"], "sign": sign}
     judgement = judge(result, **rule)
     assert judgement.verdict == verdict
-    assert f"the closest is {'b' if sign < 0 else 'c'}" in judgement.why
+    assert f"against {'b' if sign < 0 else 'c'}" in judgement.why
+    every = [p_value(np.array(a) - x) for x in (3, 6)]
+    assert judgement.p == (pytest.approx(max(every)) if verdict != "opposite" else min(every))
 
 
 CURVE = {
@@ -575,36 +640,50 @@ CURVE = {
 }
 
 
+def curve_of(printed, factors, noise, arm="a"):
+    result = Result("e", {}, data=dict(REAL))
+    for (step, value), factor in zip(printed.points.items(), factors, strict=True):
+        for repeat, off in enumerate(noise):
+            result.add(arm=arm, metric="m", value=value * (factor + off), repeat=repeat, step=step)
+    return result
+
+
+POINTS = rules.Printed(points={5: 8.0, 25: 4.0, 50: 2.0, 75: 1.0})
+QUIET, LOUD = (-0.02, -0.01, 0, 0.01, 0.02), (-0.4, -0.2, 0, 0.2, 0.4)
+
+
 @pytest.mark.parametrize(
-    ("factors", "verdict", "deviation"),
+    ("factors", "noise", "verdict", "deviation"),
     [
-        ([1.1, 0.9, 1.0, 5.0], "reproduced", 0.1),
-        ([2, 2, 2, 2], "direction", 1.0),
-        ([0.1, 3, 9, 30], "not reproduced", 5.0),
+        ([1.1, 1.1, 1.1, 5.0], QUIET, "reproduced", 0.1),
+        ([1.1, 1.1, 1.1, 5.0], LOUD, "undecided", 0.1),
+        ([2, 2, 2, 2], QUIET, "refuted at the printed size", 1.0),
+        ([0.1, 3, 9, 30], QUIET, "refuted at the printed size", 5.0),
     ],
 )
-def test_curve(factors, verdict, deviation):
-    printed = rules.Printed(points={5: 8.0, 25: 4.0, 50: 2.0, 75: 1.0})
-    result = Result("e", {})
-    for (step, value), factor in zip(printed.points.items(), factors, strict=True):
-        for repeat, noise in enumerate((-0.01, 0, 0.01)):
-            result.add(
-                arm="a", metric="m", value=value * (factor + noise), repeat=repeat, step=step
-            )
-    judgement = judge(result, printed, **CURVE)
+def test_curve(factors, noise, verdict, deviation):
+    judgement = judge(curve_of(POINTS, factors, noise), POINTS, **CURVE)
     assert judgement.verdict == verdict
     assert judgement.ours == pytest.approx(deviation)
-    assert judgement.low <= judgement.ours <= judgement.high + 1e-12
-    missing = rules.Printed(points={**printed.points, 99: 1.0})
-    judgement = judge(result, missing, **CURVE)
+    assert judgement.low <= judgement.ours <= judgement.high
+    missing = rules.Printed(points={**POINTS.points, 99: 1.0})
+    judgement = judge(curve_of(POINTS, factors, noise), missing, **CURVE)
     assert judgement.verdict == "not attempted"
     assert "step 99" in judgement.why
 
 
+def test_the_jackknife_of_a_curve_is_the_interval_of_a_mean_where_it_is_one():
+    # All factors equal and above 1: the deviation of the mean curve is a mean of deviations.
+    judgement = judge(curve_of(POINTS, [1.5] * 4, LOUD), POINTS, **CURVE)
+    expected = mean_interval(np.array(LOUD) + 0.5)
+    assert (judgement.ours, judgement.low, judgement.high) == pytest.approx(expected[:3])
+
+
 def test_printed_margin():
-    assert rules.printed_margin((3.0, 4.0), 25) == pytest.approx(1.96)
+    # Student's t with the fewest degrees of freedom that two unequal variances leave.
+    assert rules.printed_margin((3.0, 4.0), 25) == pytest.approx(2.0639, abs=1e-4)
     # Table 1 of TNRDMTL: LAF and STL over 10 repeats.
-    assert rules.printed_margin((0.38, 0.60), 10) == pytest.approx(0.4402, abs=1e-4)
+    assert rules.printed_margin((0.38, 0.60), 10) == pytest.approx(0.5081, abs=1e-4)
 
 
 # Claims
@@ -647,6 +726,9 @@ def write_claims(folder, *of_paper, paper="p"):
         ({"rule": {"kind": "guess"}}, "rule"),
         ({"rule": {**DIFFERENCE, "refrence": "c"}}, "refrence"),
         ({"experiments": []}, "experiments"),
+        ({"rule": {**DIFFERENCE, "margin": 1}}, "margin: expected a printed number"),
+        ({"single_run": True}, "single_run: expected a printed number"),
+        ({"known": None, "asked_by": "us", "calibrated": "yes"}, "for a claim of the paper only"),
         ({"id": "q.a-over-b"}, r"expected ids p\."),
         ({"colour": "red"}, "colour"),
     ],
@@ -686,8 +768,8 @@ def test_points_of_a_curve_come_from_the_csv(tmp_path):
 
 # The audit
 
-WINS = {("a", "m"): [11, 12, 14], ("b", "m"): [10, 10, 10]}
-TIES = {("a", "m"): [9, 10, 11], ("b", "m"): [10, 10, 10]}
+WINS = {("a", "m"): [11, 12, 14, 12, 13], ("b", "m"): [10] * 5}
+TIES = {("a", "m"): [9, 10, 11, 9, 11], ("b", "m"): [10] * 5}
 
 
 def audit_one(tmp_path, measured, **changes):
@@ -699,10 +781,10 @@ def audit_one(tmp_path, measured, **changes):
 def test_a_row_has_the_agreed_keys(tmp_path):
     row = audit_one(tmp_path, [result_of(WINS)], printed="+2.0", unit="points")
     keys = "claim paper printed ours low high n rule verdict why tier experiment where statement "
-    keys += "known stand_in result_file stale"
+    keys += "known stand_in result_file stale p holm group two_way data"
     assert set(keys.split()) <= set(row)
-    assert (row["verdict"], row["tier"], row["stand_in"]) == ("reproduced", "fetched", None)
-    assert (row["ours"], row["n"], row["experiment"]) == (pytest.approx(7 / 3), 3, "e")
+    assert (row["verdict"], row["tier"], row["stand_in"]) == ("direction", "fetched", None)
+    assert (row["ours"], row["n"], row["experiment"]) == (pytest.approx(2.4), 5, "e")
     assert row["result_file"] == "e.json"
     assert row["stale"] == ["it carries no numerics version"]
     json.loads(report.to_json([row]))
@@ -714,25 +796,152 @@ def test_without_results_nothing_was_attempted(tmp_path):
     assert row["ours"] is None and row["stale"] is None
 
 
-def test_a_stand_in_shows_a_direction_at_most(tmp_path):
-    row = audit_one(tmp_path, [result_of(WINS, STAND_IN, "s")])
+def test_a_stand_in_shows_a_sign_and_no_size(tmp_path):
+    row = audit_one(tmp_path, [result_of(WINS, STAND_IN, "s")], printed="+90")
     assert row["verdict"] == "direction"
     assert row["stand_in"] == "glyphs for Omniglot"
-    assert row["why"].startswith("on a stand-in for Omniglot")
-    assert audit_one(tmp_path, [result_of(TIES, STAND_IN, "s")])["verdict"] == "not reproduced"
-    value = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 50}
-    row = audit_one(tmp_path, [result_of(WINS, STAND_IN, "s")], rule=value, printed="12")
-    assert row["verdict"] == "not attempted"
-    assert row["ours"] == pytest.approx(37 / 3)
+    assert row["why"].startswith("on a stand-in for Omniglot, the sign alone")
+    assert audit_one(tmp_path, [result_of(TIES, STAND_IN, "s")])["verdict"] == "undecided"
+    row = audit_one(tmp_path, [result_of(WINS, STAND_IN, "s")], rule=VALUE, printed="12")
+    assert row["verdict"] == "not comparable"
+    assert row["ours"] == pytest.approx(12.4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"comparable": "with other data"}, {"unit": "points, frozen features (paper: AlexNet)"}],
+)
+def test_so_does_another_backbone(tmp_path, change):
+    row = audit_one(tmp_path, [result_of(WINS)], printed="+90", **change)
+    # nor does a margin around the printed number make two arms equal
+    wide = {**DIFFERENCE, "margin": 50}
+    tied = audit_one(tmp_path, [result_of(TIES)], printed="+2", rule=wide, **change)
+    assert tied["verdict"] == "undecided"
+    assert row["verdict"] == "direction" and "the sign alone" in row["why"]
+    lost = {**DIFFERENCE, "sign": -1}
+    assert audit_one(tmp_path, [result_of(WINS)], rule=lost, **change)["verdict"] == "opposite"
+    row = audit_one(tmp_path, [result_of(WINS)], rule=VALUE, printed="12", **change)
+    assert row["verdict"] == "not comparable"
+
+
+def test_what_was_chosen_to_hit_the_number_is_not_counted(tmp_path):
+    row = audit_one(
+        tmp_path, [result_of(WINS)], rule=VALUE, printed="12", calibrated="the step was fitted"
+    )
+    assert (row["verdict"], row["why"]) == ("calibrated on it", "the step was fitted")
+
+
+@pytest.mark.parametrize(
+    ("measured", "margin", "answer"),
+    [
+        (WINS, None, "yes"),
+        (TIES, None, "undecided"),
+        ({("b", "m"): WINS["a", "m"], ("a", "m"): WINS["b", "m"]}, None, "no"),
+        (TIES, 3.0, "equal within a margin"),
+    ],
+)
+def test_our_own_questions_are_answered(tmp_path, measured, margin, answer):
+    rule = {**DIFFERENCE, "margin": margin}
+    row = audit_one(tmp_path, [result_of(measured)], known=None, asked_by="us", rule=rule)
+    assert row["verdict"] == answer
+    assert not set(report.ANSWERS) & {"reproduced", "direction"}
 
 
 def test_the_first_experiment_with_results_decides(tmp_path):
     real, stand_in = result_of(TIES), result_of(WINS, STAND_IN, "s")
-    assert audit_one(tmp_path, [stand_in, real])["verdict"] == "not reproduced"
+    assert audit_one(tmp_path, [stand_in, real])["verdict"] == "undecided"
     # Real results without these arms leave it to the stand-in.
     other = result_of({("c", "m"): [1, 2, 3]})
     assert audit_one(tmp_path, [stand_in, other])["experiment"] == "s"
-    assert audit_one(tmp_path, [other])["why"] == "needs 3 repeats of every arm, has 0"
+    assert audit_one(tmp_path, [other])["why"] == "needs 5 repeats of every arm, has 0"
+
+
+# Placebos
+
+
+def test_a_value_that_stl_reaches_is_void(tmp_path):
+    laf, stl = [35.0, 35.5, 36.0, 35.2, 35.4], [34.0, 34.5, 35.0, 34.2, 34.4]
+    rule = {**VALUE, "arm": "laf"}
+    result = result_of({("laf", "m"): laf, ("stl", "m"): stl, ("weight-decay", "m"): [20] * 5})
+    row = audit_one(tmp_path, [result], rule=rule, printed="35.65")
+    assert row["verdict"] == "undecided"
+    assert row["why"].startswith("not decisive, this rule is passed by stl, too: the interval")
+    narrow = {**rule, "tolerance": 0.75}
+    assert audit_one(tmp_path, [result], rule=narrow, printed="35.65")["verdict"] == "reproduced"
+    # of a claim about STL itself, STL is no placebo
+    own = {**rule, "arm": "stl"}
+    assert audit_one(tmp_path, [result], rule=own, printed="34.11")["verdict"] == "reproduced"
+
+
+def test_a_curve_that_stl_or_a_constant_follows_is_void():
+    flat = rules.Printed(points={5: 1.0, 25: 1.01, 50: 1.02, 75: 1.01})
+    claim = claims.Claim(**claim_of(known="digitised", rule={**CURVE, "arm": "laf"}))
+    result = curve_of(POINTS, [1.0] * 4, QUIET, "laf")
+    result.records += curve_of(POINTS, [1.05] * 4, QUIET, "uncoupled-tuned").records
+    assert placebo.passing(claim, POINTS, result) == ["uncoupled-tuned"]
+    assert placebo.passing(claim, flat, curve_of(flat, [1.0] * 4, QUIET, "laf")) == ["a constant"]
+    assert placebo.passing(claim, POINTS, curve_of(POINTS, [1.0] * 4, QUIET, "laf")) == []
+
+
+def test_an_order_that_constants_pass_is_void(tmp_path):
+    rule = {"kind": "order", "arm": "mrn", "metrics": ["least", "none"]}
+    at_the_cap = result_of({("mrn", "least"): [0.89, 0.9, 0.9, 0.9, 0.9], ("mrn", "none"): [0] * 5})
+    assert audit_one(tmp_path, [at_the_cap], rule=rule)["verdict"] == "direction"
+    constants = {"least": 0.9, "none": 0.0}
+    row = audit_one(tmp_path, [at_the_cap], rule=rule, constants=constants)
+    assert row["verdict"] == "undecided" and "passed by a constant" in row["why"]
+    other = {"least": 0.0, "none": 0.0}
+    row = audit_one(tmp_path, [at_the_cap], rule=rule, constants=other)
+    assert row["verdict"] == "direction"
+
+
+# Many tests
+
+
+def test_holm_within_a_table_and_not_across(tmp_path):
+    weak = {("a", "m"): spread(2, 1.9), ("b", "m"): [0] * 5}
+    strong = {("c", "m"): spread(2, 0.1)}
+    result = result_of(weak | strong)
+    write_claims(
+        tmp_path,
+        claim_of(where="Table 1, 5 %"),
+        claim_of(id="p.c", where="Table 1, 10 %", rule={**DIFFERENCE, "arm": "c"}),
+        claim_of(id="p.other", where="Table 2"),
+        claim_of(id="p.control.x", where="our control", known=None, asked_by="us"),
+        claim_of(id="p.none", where="Table 1", experiments=["nothing"]),
+    )
+    rows = {row["claim"]: row for row in audits.audit(tmp_path, {"e": result})}
+    first, second = rows["p.a-over-b"], rows["p.c"]
+    assert 0.02 < first["p"] < 0.05 and first["holm"] == first["p"]
+    assert second["holm"] == pytest.approx(2 * second["p"])
+    assert [rows[key]["group"] for key in ("p.c", "p.control.x")] == [
+        "Table 1",
+        "our questions: control",
+    ]
+    assert rows["p.none"]["p"] is None and rows["p.none"]["holm"] is None
+    # Another weak one: neither survives, and both verdicts stay and say so.
+    write_claims(tmp_path, claim_of(), claim_of(id="p.again"))
+    for row in audits.audit(tmp_path, {"e": result}):
+        assert row["verdict"] == "direction" and row["holm"] > 0.05
+        assert "does not survive Holm's correction for the 2 tests of Table 1" in row["why"]
+
+
+def test_the_interval_over_tasks_stands_beside_that_over_repeats(tmp_path):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(6, 1)) + 5 * rng.normal(size=(1, 4)) + rng.normal(size=(6, 4))
+    result = result_of({("b", "m"): [0.0] * 6})
+    for one in result.records:
+        one["per_task"] = [0.0] * 4
+    for repeat, of_tasks in enumerate(scores):
+        mean = float(of_tasks.mean())
+        result.add(arm="a", metric="m", value=mean, per_task=of_tasks, repeat=repeat)
+    row = audit_one(tmp_path, [result])
+    low, high = row["two_way"]
+    assert low < row["low"] and row["high"] < high
+    assert "over tasks, too: [" in report.markdown("p", [row])
+    result.records[0]["per_task"] = [1.0] * 4  # no longer what the value is the mean of
+    assert audit_one(tmp_path, [result])["two_way"] is None
+    assert audit_one(tmp_path, [result_of(WINS)])["two_way"] is None
 
 
 def test_committed_verdicts_follow_or_are_named(tmp_path):
@@ -746,11 +955,11 @@ def test_committed_verdicts_follow_or_are_named(tmp_path):
 
     # Another result: verdict and number no longer follow.
     (first, second) = audits.mismatches(audits.audit(tmp_path, {"e": result_of(TIES)}), path)
-    assert first == "p.a-over-b: committed verdict 'reproduced', now 'not reproduced'"
+    assert first == "p.a-over-b: committed verdict 'direction', now 'undecided'"
     assert second.startswith("p.other")
-    nudged = {**WINS, ("a", "m"): [11, 12, 14.01]}
+    nudged = {**WINS, ("a", "m"): [11, 12, 14.01, 12, 13]}
     (first, _) = audits.mismatches(audits.audit(tmp_path, {"e": result_of(nudged)}), path)
-    assert "committed value 2.33" in first
+    assert "committed value 2.4" in first
 
     # Another rule under the same result.
     write_claims(tmp_path, claim_of(rule={**DIFFERENCE, "sign": -1}), claim_of(id="p.new"))
@@ -783,12 +992,29 @@ def test_table_fits_and_counts(tmp_path):
     rows = audits.audit(tmp_path, {"e": result_of(WINS)})
     text = report.table(rows)
     assert max(len(line) for line in text.splitlines()) <= 110
-    assert "+2.33 [+1.00, +4.00]" in text
-    assert text.endswith("2 claims: 1 reproduced, 1 not attempted")
+    assert "+2.40 [+0.98, +3.82]" in text
+    assert text.endswith("2 claims of the papers: 1 direction, 1 not attempted")
     text = report.table(rows, committed={rows[0]["claim"]: {**rows[0], "ours": 1.0}})
     line = next(line for line in text.splitlines() if line.startswith("a-over-b"))
     assert line.split()[1:3] == ["+2.00", "+1.00"]
     assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_our_questions_never_stand_among_the_papers_claims(tmp_path):
+    own = {"known": None, "asked_by": "us", "headline": True}
+    write_claims(tmp_path, claim_of(headline=True), claim_of(id="p.control.own", **own))
+    rows = audits.audit(tmp_path, {"e": result_of(WINS)})
+    counts = "1 claims of the papers: 1 direction; 1 questions of our own: 1 yes"
+    assert report.summary(rows) == counts
+    for text in (report.table(rows), report.markdown("p", rows)):
+        paper, us = re.split("Questions of our own", text)
+        assert "Claims of the papers" in paper and text.endswith((counts, counts + "\n"))
+        assert ("control.own" in us) and ("yes" not in paper) and ("direction" not in us[:-100])
+    page = report.readme(rows, "a <!-- results:begin --> b <!-- results:end --> c")
+    paper, us = page.split("**Questions of our own**")
+    assert "| P | 1 | 1 |" in paper and "| P | 1 | 1 |" in us
+    assert "| 5 | d | direction |" in paper and "| 5 | d | yes |" in us
+    assert report.readme(rows, page) == page
 
 
 def test_markdown_has_a_row_and_a_target_a_claim(tmp_path):
@@ -799,7 +1025,8 @@ def test_markdown_has_a_row_and_a_target_a_claim(tmp_path):
     assert lines[0] == "(claim-p.a-over-b)="
     row = next(line for line in lines if "row-p.a-over-b" in line)
     assert r"a \| b" in row and "**direction**" in row and "stand-in: glyphs for Omniglot" in row
-    assert row.replace(r"\|", "").count("|") == lines[2].count("|")
+    (head,) = (line for line in lines if line.startswith("| Claim"))
+    assert row.replace(r"\|", "").count("|") == head.count("|")
     with pytest.raises(ValueError, match="paper: expected one of p, got 'q'"):
         report.markdown("q", rows)
 
@@ -828,3 +1055,29 @@ def test_committed_claims_are_valid_and_agree_with_the_printed_tables():
         assert claim.rule.text(printed).endswith(".")
         if claim.rule.kind == "curve":
             assert list(printed.points) == [5, 25, 50, 75, 100, 150, 200, 250, 300, 350, 400]
+
+
+def test_what_the_verdicts_were_before_is_kept_in_words_that_are_known():
+    rows = json.loads((ROOT / "data" / "verdicts-2026-11.json").read_text())
+    words = {"reproduced", "direction", "not reproduced", "not attempted"}
+    assert {row["before"][0] for row in rows} == words
+    for row in rows:
+        assert row["after"][0] in report.GROUPS[row["asked_by"]][1]
+
+
+def test_who_asked_which_backbone_and_what_was_fitted_is_said_in_the_claims():
+    for of_paper in claims.load_all(ROOT / "data" / "claims"):
+        for claim in of_paper.claims:
+            ours = claim.where == "our control"
+            assert (claim.asked_by == "us") == ours, claim.id
+            if "frozen" in claim.unit and not ours:
+                assert claim.incomparable() is not None, claim.id
+            if claim.id.startswith("srdml.cifar.") and not ours:
+                assert claim.incomparable() is not None, claim.id
+    calibrated = {
+        claim.id
+        for of_paper in claims.load_all(ROOT / "data" / "claims")
+        for claim in of_paper.claims
+        if claim.calibrated
+    }
+    assert "tnrdmtl.figure1.initial-norm-laf" in calibrated

@@ -4,9 +4,11 @@
 - `provenance`: under which conditions; `files`: files that exist complete or not at all;
 - `merging`: the runs of an experiment become the result that is committed;
 - `currency`: whether a result is still what the code would give;
-- `statistics`: intervals for means over repeats;
+- `statistics`: intervals for means over repeats, power, corrections; `pairs`: arms compared;
 - `claims`: what a paper prints, and the rule that will judge it (one YAML file a paper);
 - `rules`: one pure function a kind of rule;
+- `placebo`: what a method without the idea gets by the same rule;
+- `verdicts`: who asked, what may be compared, and what survives a correction for many tests;
 - `audit`: claims and results in, verdicts out;
 - `report`: the verdicts as a table, as JSON and as a page.
 """

@@ -13,10 +13,11 @@ from mtlbook.ledger.claims import Claim, Claims, load_all
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result, ResultError
-from mtlbook.ledger.rules import CurveRule, Judgement, Printed, ValueRule
+from mtlbook.ledger.rules import Judgement, Printed
+from mtlbook.ledger.verdicts import correct, judge, two_way
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
-_COMMITTED = ("claim", "rule", "verdict", "ours", "low", "high", "n", "tier", "experiment")
+_COMMITTED = "claim rule asked_by verdict ours low high n p holm tier experiment".split()
 
 
 def audit(
@@ -40,6 +41,8 @@ def audit(
     list of dict
         One object a claim: ``claim``, ``paper``, ``where``, ``statement``, ``known``, ``asked_by``,
         ``printed``, ``unit``, ``ours``, ``low``, ``high`` (95 % interval), ``n`` (repeats),
+        ``p`` (two-sided, of 0), ``group`` and ``holm`` (p, adjusted for all tests of the group),
+        ``two_way`` (ends of the interval over repeats and tasks, where tasks are stored), ``data``,
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
         ``headline``, ``stale`` (reasons why the result is not current; None where nothing was
         measured).
@@ -51,11 +54,13 @@ def audit(
     """
     claims_folder, known = Path(claims_folder), results if known is None else known
     reasons = {name: stale(result, known) for name, result in results.items()}
-    return [
+    rows = [
         _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results, reasons)
         for of_paper in load_all(claims_folder)
         for claim in of_paper.claims
     ]
+    correct(rows)
+    return rows
 
 
 def load_results(folder: str | os.PathLike) -> dict[str, Result]:
@@ -67,23 +72,6 @@ def load_results(folder: str | os.PathLike) -> dict[str, Result]:
             raise ResultError(f"{path}: expected experiment {path.stem}, got {result.experiment}")
         results[path.stem] = result
     return results
-
-
-def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
-    """Judge a claim by one result.
-
-    A stand-in for the paper's data shows a direction at most, and says nothing on a printed value.
-    """
-    judgement = claim.rule.judge(result.values, printed)
-    stand_in = result.data.get("stand_in_for")
-    if stand_in is None or judgement.verdict == "not attempted":
-        return judgement
-    verdict, why = judgement.verdict, f"on a stand-in for {stand_in}: {judgement.why}"
-    if isinstance(claim.rule, ValueRule | CurveRule):
-        verdict, why = "not attempted", f"a stand-in for {stand_in} cannot repeat a printed value"
-    elif verdict == "reproduced":
-        verdict = "direction"
-    return Judgement(verdict, why, judgement.ours, judgement.low, judgement.high, judgement.n)
 
 
 def write_verdicts(rows: Sequence[dict], path: str | os.PathLike) -> None:
@@ -119,7 +107,7 @@ def mismatches(rows: Sequence[dict], path: str | os.PathLike) -> list[str]:
         if old is None:
             found.append(f"{row['claim']}: no committed verdict, now {row['verdict']!r}")
             continue
-        for key in ("verdict", "rule", "experiment", "tier", "n"):
+        for key in ("verdict", "rule", "asked_by", "experiment", "tier", "n"):
             if old.get(key) != row[key]:
                 found.append(f"{row['claim']}: committed {key} {old.get(key)!r}, now {row[key]!r}")
                 break
@@ -145,6 +133,7 @@ def _row(
             if found.n > 0:
                 break
     stand_in = result.data.get("stand_in_for") if result else None
+    wide = two_way(claim, result) if result else None
     return {
         "claim": claim.id,
         "paper": of_paper.paper,
@@ -158,9 +147,12 @@ def _row(
         "low": judgement.low,
         "high": judgement.high,
         "n": judgement.n,
+        "p": judgement.p,
+        "two_way": wide and [wide.low, wide.high],
         "rule": claim.rule.text(printed),
         "verdict": judgement.verdict,
         "why": judgement.why,
+        "data": result.data.get("name") if result else None,
         "tier": result.data.get("tier", "none") if result else "none",
         "stand_in": f"{result.data.get('name')} for {stand_in}" if stand_in else None,
         "experiment": experiment,

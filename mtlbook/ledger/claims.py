@@ -46,6 +46,15 @@ class Claim(BaseModel):
     experiments : tuple of str
         The first one with results decides; the later ones are stand-ins.
     rule : Rule
+    comparable : str or None
+        Why no size of ours can be held against the printed one: another backbone, other data. A
+        unit that names the paper's own ("paper: AlexNet") says it, too.
+    calibrated : str or None
+        What was chosen so that the printed number comes out: no evidence then.
+    single_run : bool
+        The printed number is of one run. So is counted every one that is printed without a spread.
+    constants : mapping of str to float
+        By metric, what a method without the idea gives by construction: a placebo.
     headline : bool
         Shown on the first page of the project, with few others of its paper.
     """
@@ -63,6 +72,10 @@ class Claim(BaseModel):
     unit: str = ""
     experiments: tuple[str, ...] = Field(min_length=1)
     rule: Rule
+    comparable: str | None = None
+    calibrated: str | None = None
+    single_run: bool = False
+    constants: dict[str, float] = Field(default_factory=dict)
     headline: bool = False
 
     @model_validator(mode="after")
@@ -75,6 +88,12 @@ class Claim(BaseModel):
             raise ValueError("printed: expected a number, for the rule compares with it")
         if (self.printed_std is None) != (self.printed_n is None):
             raise ValueError("printed_std, printed_n: expected both or none")
+        if self.single_run and (self.printed is None or self.printed_std is not None):
+            raise ValueError("single_run: expected a printed number without a spread")
+        if getattr(self.rule, "margin", None) and self.asked_by == "paper" and not self.printed:
+            raise ValueError("margin: expected a printed number for it to lie around")
+        if self.asked_by == "us" and (self.calibrated or self.comparable):
+            raise ValueError("calibrated, comparable: expected for a claim of the paper only")
         return self
 
     @property
@@ -96,7 +115,19 @@ class Claim(BaseModel):
         if isinstance(self.rule, CurveRule):
             of = self.rule.points
             points = printed_points(folder / of.file, of.quantity, of.method)
-        return Printed(self.printed, margin, points)
+        single = self.single_run or (
+            self.printed_std is None and not isinstance(self.rule, ValueRule)
+        )
+        return Printed(self.printed, margin, single, points)
+
+    def incomparable(self, stand_in_for: str | None = None) -> str | None:
+        """Return why sizes cannot be compared with the paper's, None where they can."""
+        other = re.search(r"\(paper: (.+)\)", self.unit)
+        if stand_in_for is not None:
+            return f"on a stand-in for {stand_in_for}"
+        if self.comparable is None and other is not None and self.asked_by == "paper":
+            return f"on another backbone than the paper's {other[1]}"
+        return self.comparable
 
 
 class Claims(BaseModel):

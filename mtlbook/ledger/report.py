@@ -6,15 +6,19 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from mtlbook.ledger import repository
 from mtlbook.ledger.audit import audit, load_results
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.results import Result
+from mtlbook.ledger.rules import Answer, Verdict
 
 WIDTH = 110
-VERDICTS = ("reproduced", "direction", "not reproduced", "not attempted")
+VERDICTS = get_args(Verdict)
+ANSWERS = get_args(Answer)
+# Claims of the papers and questions of our own never stand in one table, nor in one count.
+GROUPS = {"paper": ("claims of the papers", VERDICTS), "us": ("questions of our own", ANSWERS)}
 
 _KNOWN = {
     "printed": "printed",
@@ -39,9 +43,19 @@ def table(rows: Sequence[Mapping[str, Any]], committed: Mapping[str, Mapping] | 
     -------
     str
         A block a claim: id, the paper's value, ours with its interval, repeats, tier and verdict;
-        below them what decided. The last line counts the verdicts.
+        below them what decided. First the papers' claims, then our questions; the last lines count.
     """
-    head = ["claim", "paper", "ours [95 % interval]", "n", "tier", "verdict"]
+    blocks = [_block([r for r in rows if r["asked_by"] == who], who, committed) for who in GROUPS]
+    return "\n\n".join([*filter(None, blocks), summary(rows)])
+
+
+def _block(
+    rows: Sequence[Mapping[str, Any]], asked_by: str, committed: Mapping[str, Mapping] | None
+) -> str:
+    if not rows:
+        return ""
+    head = ["claim", "paper", "ours [95 % interval]", "n", "tier"]
+    head.append("verdict" if asked_by == "paper" else "answer")
     if committed is not None:
         head[2:3] = ["ours, committed", "your run [95 % interval]"]
     body = []
@@ -62,14 +76,18 @@ def table(rows: Sequence[Mapping[str, Any]], committed: Mapping[str, Mapping] | 
         lines += more
         notes = row["why"] + (f"; stand-in: {row['stand_in']}" if row["stand_in"] else "")
         lines += textwrap.wrap(notes, WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join([*lines, "", summary(rows)])
+    return "\n".join([GROUPS[asked_by][0].capitalize(), "", *lines])
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Count the verdicts in one line."""
-    counts = Counter(row["verdict"] for row in rows)
-    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
-    return f"{len(rows)} claims: " + ", ".join(parts)
+    """Count the verdicts: those of the papers' claims, then the answers to our questions."""
+    lines = []
+    for asked_by, (title, verdicts) in GROUPS.items():
+        counts = Counter(row["verdict"] for row in rows if row["asked_by"] == asked_by)
+        parts = [f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict]]
+        if parts:
+            lines.append(f"{counts.total()} {title}: " + ", ".join(parts))
+    return "; ".join(lines)
 
 
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -105,51 +123,76 @@ def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None 
     rows = [row for row in rows if paper in (None, row["paper"])]
     if not rows:
         raise ValueError(f"paper: expected one of {known or '(none)'}, got {paper!r}")
-    lines = [
-        *(f"(claim-{row['claim']})=" for row in rows),
-        "",
-        "| Claim | Paper | Ours [95 % interval] | n | Tier | Verdict | Experiment |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        claim = f'<span id="row-{row["claim"]}"></span>`{row["claim"]}`<br>'
-        claim += f"{row['where']}: {row['statement']}"
-        tier = row["tier"] + (f"<br>stand-in: {row['stand_in']}" if row["stand_in"] else "")
-        cells = [
-            claim,
-            f"{printed(row)}<br>{_KNOWN[row['known']]}",
-            f"{interval(row)}<br>{row['unit']}",
-            str(row["n"]),
-            tier,
-            f"**{row['verdict']}**<br>{row['why']}",
-            f"`{row['experiment']}`",
+    lines = [*(f"(claim-{row['claim']})=" for row in rows), ""]
+    for asked_by, (title, _) in GROUPS.items():
+        of_group = [row for row in rows if row["asked_by"] == asked_by]
+        if not of_group:
+            continue
+        last = "Verdict" if asked_by == "paper" else "Answer"
+        lines += [
+            f"**{title.capitalize()}**",
+            "",
+            f"| Claim | Paper | Ours [95 % interval] | n | Tier | {last} | Experiment |",
+            "|---|---|---|---|---|---|---|",
+            *map(_markdown_row, of_group),
+            "",
         ]
-        lines.append(_table_row(cells))
-    return "\n".join([*lines, "", summary(rows), ""])
+    return "\n".join([*lines, summary(rows), ""])
+
+
+def _markdown_row(row: Mapping[str, Any]) -> str:
+    claim = f'<span id="row-{row["claim"]}"></span>`{row["claim"]}`<br>'
+    claim += f"{row['where']}: {row['statement']}"
+    tier = row["tier"] + (f"<br>stand-in: {row['stand_in']}" if row["stand_in"] else "")
+    ours = interval(row)
+    if row["two_way"] is not None:
+        low, high = (number(x, row["printed"]) for x in row["two_way"])
+        ours += f"<br>over tasks, too: [{low}, {high}]"
+    cells = [
+        claim,
+        f"{printed(row)}<br>{_KNOWN[row['known']]}",
+        f"{ours}<br>{row['unit']}",
+        str(row["n"]),
+        tier,
+        f"**{row['verdict']}**<br>{row['why']}",
+        f"`{row['experiment']}`",
+    ]
+    return _table_row(cells)
 
 
 def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
     """Return a README with the verdicts between its ``results:begin`` and ``results:end`` marks.
 
-    First the number of verdicts of every paper, then its headline claims, one line each.
+    First the number of verdicts of every paper, then its headline claims, one line each; and the
+    same for questions of our own.
     """
     begin, end = "<!-- results:begin", "<!-- results:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"text: expected one {begin!r} and one {end!r}")
     head, rest = text.split(begin)
-    mark = begin + rest[: rest.index("-->") + 3]
-    lines = [f"| paper | claims | {' | '.join(VERDICTS)} |", "|---" * (2 + len(VERDICTS)) + "|"]
-    for paper in dict.fromkeys(row["paper"] for row in rows):
-        found = Counter(row["verdict"] for row in rows if row["paper"] == paper)
-        counts = [found.total(), *(found[verdict] for verdict in VERDICTS)]
-        lines.append(_table_row([paper.upper(), *map(str, counts)]))
-    lines += ["", "| claim | paper | ours [95 % interval] | verdict |", "|---|---|---|---|"]
-    for row in rows:
-        if row["headline"]:
-            claim = f"{row['paper'].upper()}: {row['statement']}"
-            verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
-            lines.append(_table_row([claim, printed(row), interval(row), verdict]))
-    return "\n".join([f"{head}{mark}", *lines, end]) + rest.split(end)[1]
+    lines = [begin + rest[: rest.index("-->") + 3]]
+    for asked_by, (title, verdicts) in GROUPS.items():
+        of_group = [row for row in rows if row["asked_by"] == asked_by]
+        used = [v for v in verdicts if any(row["verdict"] == v for row in of_group)]
+        lines += [f"**{title.capitalize()}**", ""]
+        lines.append(_table_row(["paper", "number", *used]))
+        lines.append("|---" * (2 + len(used)) + "|")
+        for paper in dict.fromkeys(row["paper"] for row in of_group):
+            found = Counter(row["verdict"] for row in of_group if row["paper"] == paper)
+            counts = [found.total(), *(found[verdict] for verdict in used)]
+            lines.append(_table_row([paper.upper(), *map(str, counts)]))
+        last = "verdict" if asked_by == "paper" else "answer"
+        lines += ["", f"| claim | paper | ours [95 % interval] | n | data, unit | {last} |"]
+        lines.append("|---" * 6 + "|")
+        for row in of_group:
+            if row["headline"]:
+                claim = f"{row['paper'].upper()}: {row['statement'].removeprefix('[our control] ')}"
+                on = ", ".join(filter(None, (row["data"], row["unit"])))
+                verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
+                cells = [claim, printed(row), interval(row), str(row["n"]), on, verdict]
+                lines.append(_table_row(cells))
+        lines.append("")
+    return head + "\n".join([*lines[:-1], end]) + rest.split(end)[1]
 
 
 def printed(row: Mapping[str, Any]) -> str:
@@ -160,9 +203,14 @@ def printed(row: Mapping[str, Any]) -> str:
 
 
 def interval(row: Mapping[str, Any]) -> str:
-    """Return ``mean [low, high]`` with the decimals of the printed number."""
+    """Return ``mean [low, high]`` with the decimals of the printed number.
+
+    The mean alone where repeats are too few for an interval.
+    """
     if row["ours"] is None:
         return "-"
+    if row["low"] is None:
+        return number(row["ours"], row["printed"])
     numbers = [row[key] for key in ("ours", "low", "high")]
     # where nothing is printed: two decimals, or four for what two would show as zero
     small = max(abs(x) for x in numbers if x is not None) < 0.1

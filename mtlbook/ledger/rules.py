@@ -1,34 +1,37 @@
 """Rules: how a claim is judged, one class a kind.
 
 A rule has two faces: `text` says it in a sentence, `judge` applies it to measured values. Both are
-pure; repeats are the unit of replication, and arms are paired over them.
+pure; repeats are the unit of replication, and arms are paired over them. Who asked, on which data
+and with what a placebo does is weighed afterwards (`mtlbook.ledger.verdicts`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mtlbook.ledger.statistics import (
-    Interval,
-    bootstrap_mean,
-    paired_bootstrap,
-    resampled_means,
-    spearman,
-)
+from mtlbook.ledger.pairs import MINIMUM_REPEATS, Pair, Values
+from mtlbook.ledger.statistics import Interval, mean_interval, prediction_interval, spearman
 
-Verdict = Literal["reproduced", "direction", "not reproduced", "not attempted"]
-
-# ``values(arm, metric, step)`` -> {repeat: value}; the signature of `Result.values`.
-Values = Callable[[str, str, int | None], Mapping[int, float]]
-
-MINIMUM_REPEATS = 3
+# Of a paper's claim.
+Verdict = Literal[
+    "reproduced",
+    "direction",
+    "refuted at the printed size",
+    "opposite",
+    "undecided",
+    "calibrated on it",
+    "not comparable",
+    "not attempted",
+]
+# To a question of our own.
+Answer = Literal["yes", "no", "equal within a margin", "undecided", "not attempted"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ class Printed:
         The printed number with its decimals.
     margin : float
         Half-width of its 95 % interval, where a spread is printed; else 0.
+    single_run : bool
+        It comes from one run, or is printed without a spread: nothing says that it is a mean.
     points : mapping of int to float
         A printed curve: iteration to value.
     """
 
     text: str | None = None
     margin: float = 0.0
+    single_run: bool = False
     points: Mapping[int, float] = field(default_factory=dict)
 
     @property
@@ -56,14 +62,18 @@ class Printed:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, the number it rests on with its 95 % interval, and a sentence that says why."""
+    """A verdict, the number it rests on with its 95 % interval, and a sentence that says why.
 
-    verdict: Verdict
+    `p` is that of the number against 0, of the least certain one where several have to hold.
+    """
+
+    verdict: Verdict | Answer
     why: str
     ours: float | None = None
     low: float | None = None
     high: float | None = None
     n: int = 0
+    p: float | None = None
 
 
 class _Rule(BaseModel):
@@ -71,7 +81,7 @@ class _Rule(BaseModel):
 
 
 class ValueRule(_Rule):
-    """The mean over repeats lies within a tolerance of the printed number."""
+    """The interval of the mean lies within a tolerance of the printed number (equivalence)."""
 
     kind: Literal["value"]
     arm: str
@@ -81,32 +91,42 @@ class ValueRule(_Rule):
 
     def text(self, printed: Printed) -> str:
         allowed = f"{100 * self.tolerance:g} %" if self.relative else f"{self.tolerance:g}"
-        return f"The mean of {self.metric} of {self.arm} lies within {allowed} of {printed.text}."
+        return (
+            f"{self.metric} of {self.arm}: the 95 % interval of the mean lies within {allowed} of "
+            f"{printed.text}."
+        )
 
     def judge(self, values: Values, printed: Printed) -> Judgement:
         measured = list(values(self.arm, self.metric, None).values())
         if len(measured) < MINIMUM_REPEATS:
-            return _too_few(len(measured))
-        ours = bootstrap_mean(measured)
-        distance = abs(ours.mean - printed.value)
+            return _too_few(measured)
+        ours, new = mean_interval(measured), prediction_interval(measured)
         allowed = self.tolerance * (abs(printed.value) if self.relative else 1)
-        inside = distance <= allowed
-        why = (
-            f"the mean is {distance:.3g} from the printed number, "
-            f"{'within' if inside else 'outside'} the tolerance of {allowed:.3g}"
-        )
-        return _judgement("reproduced" if inside else "not reproduced", why, ours)
+        low, high = printed.value - allowed, printed.value + allowed
+        if printed.single_run and not new.low <= printed.value <= new.high:
+            why = f"a new run lies in [{new.low:.4g}, {new.high:.4g}], the printed one outside"
+            return _judgement("refuted at the printed size", why, ours)
+        where = f"[{low:.4g}, {high:.4g}], the margin stated before the run"
+        if low <= ours.low and ours.high <= high:
+            return _judgement("reproduced", f"the interval lies within {where}", ours)
+        if ours.high < low or high < ours.low:
+            why = f"the interval lies outside {where}"
+            return _judgement("refuted at the printed size", why, ours)
+        return _judgement("undecided", f"the interval crosses an end of {where}", ours)
 
 
 class DifferenceRule(_Rule):
-    """One arm beats another, by the printed margin where one is printed."""
+    """One arm beats another; by the printed size, where a margin for it was stated before the run.
+
+    Without a printed number the margin is one around 0: within it, arms are called equal.
+    """
 
     kind: Literal["difference"]
     arm: str
     reference: str
     metric: str
     sign: Literal[1, -1] = 1
-    margin: float | None = Field(default=None, gt=0)  # within it two arms are called equal
+    margin: float | None = Field(default=None, gt=0)
 
     def text(self, printed: Printed) -> str:
         side = "above" if self.sign > 0 else "below"
@@ -114,31 +134,57 @@ class DifferenceRule(_Rule):
             f"{self.metric} of {self.arm} minus {self.reference}, paired over repeats: the 95 % "
             f"interval lies {side} 0"
         )
-        if printed.value is not None:
-            sentence += f" and overlaps {printed.text}"
-            sentence += f" ± {printed.margin:.2g}" if printed.margin else ""
+        if printed.value is not None and self.margin is not None:
+            sentence += f" and within {self.margin:g} of {printed.text}"
+        elif printed.value is not None:
+            sentence += f"; no margin around {printed.text} was stated"
+        elif self.margin is not None:
+            sentence += f"; equal where it lies within {self.margin:g} of 0"
         return sentence + "."
 
     def judge(self, values: Values, printed: Printed) -> Judgement:
-        ours, n = _paired(values, (self.arm, self.metric), (self.reference, self.metric))
-        if ours is None:
-            return _too_few(n)
-        if ours.low <= 0 <= ours.high:
-            return _judgement("not reproduced", "a tie: the interval contains 0", ours)
-        side = "above" if ours.low > 0 else "below"
-        if not _on_side(ours, self.sign):
-            return _judgement("not reproduced", f"the interval lies {side} 0: the opposite", ours)
+        pair = Pair.of(values, (self.arm, self.metric), (self.reference, self.metric))
+        if pair.n < MINIMUM_REPEATS:
+            return _too_few(pair.differences)
+        ours, p = pair.interval, pair.p
+        around = printed.value or 0.0
+        within = self.margin is not None and (
+            around - self.margin <= ours.low and ours.high <= around + self.margin
+        )
+        if printed.value is None and within:
+            why = f"the interval lies within {self.margin:g} of 0"
+            return _judgement("equal within a margin", why, ours, p)
+        if pair.lies(-self.sign):
+            side = "below" if self.sign > 0 else "above"
+            return _judgement("opposite", f"the interval lies {side} 0", ours, p)
+        holds = pair.lies(self.sign)
+        side = "above" if self.sign > 0 else "below"
+        why = f"the interval lies {side} 0" if holds else "the interval contains 0"
+        if holds and within:
+            why = f"{why} and within {self.margin:g} of {printed.text}, stated before the run"
+            return _judgement("reproduced", why, ours, p)
+        missed = self._missed(pair, printed)
+        if missed:
+            return _judgement("refuted at the printed size", f"{why}; {missed}", ours, p)
+        if holds:
+            return _judgement("direction", why, ours, p)
+        return _judgement("undecided", f"{why}; {pair.power(printed.value)}", ours, p)
+
+    @staticmethod
+    def _missed(pair: Pair, printed: Printed) -> str | None:
+        """Say how the printed number is excluded, None where it is not."""
         if printed.value is None:
-            return _judgement("reproduced", f"the interval lies {side} 0", ours)
-        overlaps = (
-            ours.low <= printed.value + printed.margin
-            and ours.high >= printed.value - printed.margin
-        )
-        why = (
-            f"the interval lies {side} 0 and {'overlaps' if overlaps else 'misses'} the printed "
-            "difference"
-        )
-        return _judgement("reproduced" if overlaps else "direction", why, ours)
+            return None
+        if printed.single_run:
+            low, high = prediction_interval(pair.differences)[1:3]
+            what = f"a new run of ours lies in [{low:.3g}, {high:.3g}]"
+        else:
+            low, high = pair.interval.low, pair.interval.high
+            what = "the interval"
+        if low <= printed.value + printed.margin and printed.value - printed.margin <= high:
+            return None
+        margin = f" ± {printed.margin:.2g}" if printed.margin else ""
+        return f"{what}{', and' if printed.single_run else ''} excludes {printed.text}{margin}"
 
 
 class OrderRule(_Rule):
@@ -179,23 +225,9 @@ class OrderRule(_Rule):
         )
 
     def judge(self, values: Values, printed: Printed) -> Judgement:
-        pairs = [_paired(values, a, b) for a, b in pairwise(self._items)]
-        if any(ours is None for ours, _ in pairs):
-            return _too_few(min(n for _, n in pairs))
-        steps = list(zip(pairwise(self._names), (ours for ours, _ in pairs), strict=True))
-        (first, second), smallest = min(steps, key=lambda step: step[1].mean)
-        where = f"the smallest step is {first} over {second}"
-        if all(ours.low > 0 for ours, _ in pairs):
-            return _judgement(
-                "reproduced", f"every adjacent interval lies above 0; {where}", smallest
-            )
-        if smallest.mean > 0:
-            return _judgement(
-                "direction",
-                f"the means come in this order, not every adjacent interval lies above 0; {where}",
-                smallest,
-            )
-        return _judgement("not reproduced", f"the means come in another order; {where}", smallest)
+        pairs = [Pair.of(values, a, b) for a, b in pairwise(self._items)]
+        names = [f"the step {a} over {b}" for a, b in pairwise(self._names)]
+        return _all_on_side(dict(zip(names, pairs, strict=True)), 1)
 
 
 class BoundRule(_Rule):
@@ -216,20 +248,8 @@ class BoundRule(_Rule):
 
     def judge(self, values: Values, printed: Printed) -> Judgement:
         arm = (self.arm, self.metric)
-        pairs = {name: _paired(values, arm, (name, self.metric)) for name in self.references}
-        if any(ours is None for ours, _ in pairs.values()):
-            return _too_few(min(n for _, n in pairs.values()))
-        differences = {name: ours for name, (ours, _) in pairs.items()}
-        name, nearest = min(differences.items(), key=lambda pair: self.sign * pair[1].mean)
-        where = f"the closest is {name}"
-        if all(_on_side(ours, self.sign) for ours in differences.values()):
-            return _judgement(
-                "reproduced", f"every interval lies on that side of 0; {where}", nearest
-            )
-        if self.sign * nearest.mean > 0:
-            why = f"every mean lies on that side of 0, not every interval; {where}"
-            return _judgement("direction", why, nearest)
-        return _judgement("not reproduced", f"not of every arm the mean; {where}", nearest)
+        pairs = {f"against {r}": Pair.of(values, arm, (r, self.metric)) for r in self.references}
+        return _all_on_side(pairs, self.sign)
 
 
 class Points(_Rule):
@@ -252,8 +272,8 @@ class CurveRule(_Rule):
     def text(self, printed: Printed) -> str:
         return (
             f"{self.metric} of {self.arm} at the {len(printed.points)} digitised iterations: the "
-            f"median relative deviation of the mean over repeats is at most "
-            f"{100 * self.tolerance:g} % (direction: rank correlation at least 0.9)."
+            f"95 % interval of the median relative deviation of the mean over repeats lies below "
+            f"{100 * self.tolerance:g} %."
         )
 
     def judge(self, values: Values, printed: Printed) -> Judgement:
@@ -262,22 +282,29 @@ class CurveRule(_Rule):
         if missing:
             return Judgement("not attempted", f"nothing measured at step {', '.join(missing)}")
         repeats = sorted(set.intersection(*(set(of_step) for of_step in measured.values())))
-        if len(repeats) < MINIMUM_REPEATS:
-            return _too_few(len(repeats))
         curves = np.array([[of_step[r] for of_step in measured.values()] for r in repeats])
         target = np.array(list(printed.points.values()))
 
-        def deviation(curve: np.ndarray) -> np.ndarray:
-            return np.median(np.abs(curve - target) / np.abs(target), axis=-1)
+        def deviation(curve: np.ndarray) -> float:
+            return float(np.median(np.abs(curve - target) / np.abs(target)))
 
-        mean = curves.mean(axis=0)
-        low, high = np.quantile(deviation(resampled_means(curves)), [0.025, 0.975])
-        ours = Interval(float(deviation(mean)), float(low), float(high), len(repeats))
-        correlation = spearman(mean, target)
-        why = f"median deviation {100 * ours.mean:.1f} %, rank correlation {correlation:.2f}"
-        if ours.mean <= self.tolerance:
+        mean, n = curves.mean(axis=0), len(repeats)
+        if n < MINIMUM_REPEATS:
+            return replace(_too_few(repeats), ours=deviation(mean))
+        # What is judged is no mean over repeats: the jackknife turns it into one.
+        without = [deviation(np.delete(curves, i, axis=0).mean(axis=0)) for i in range(n)]
+        spread = mean_interval([n * deviation(mean) - (n - 1) * x for x in without])
+        half = spread.high - spread.mean
+        centre = deviation(mean)
+        ours = Interval(centre, max(0.0, centre - half), centre + half, n)
+        # No verdict follows from the order alone: any two curves that fall have a correlation of 1.
+        why = (
+            f"median deviation {100 * centre:.1f} %, rank correlation {spearman(mean, target):.2f}"
+        )
+        if ours.high <= self.tolerance:
             return _judgement("reproduced", why, ours)
-        return _judgement("direction" if correlation >= 0.9 else "not reproduced", why, ours)
+        refuted = ours.low > self.tolerance
+        return _judgement("refuted at the printed size" if refuted else "undecided", why, ours)
 
 
 Rule = Annotated[
@@ -287,27 +314,47 @@ Rule = Annotated[
 
 def printed_margin(stds: tuple[float, float], n: int) -> float:
     """Half-width of the 95 % interval of a difference of two printed means over n repeats each."""
-    return 1.96 * math.sqrt((stds[0] ** 2 + stds[1] ** 2) / n)
+    from scipy.special import stdtrit
+
+    # n - 1 degrees of freedom are the fewest that two unequal variances can leave
+    return float(stdtrit(n - 1, 0.975)) * math.sqrt((stds[0] ** 2 + stds[1] ** 2) / n)
 
 
-def _paired(
-    values: Values, arm: tuple[str, str], reference: tuple[str, str]
-) -> tuple[Interval | None, int]:
-    """Interval of arm minus reference over the repeats of both, None where they are too few."""
-    a, b = values(*arm, None), values(*reference, None)
-    repeats = sorted(set(a) & set(b))
-    if len(repeats) < MINIMUM_REPEATS:
-        return None, len(repeats)
-    return paired_bootstrap([a[r] - b[r] for r in repeats]), len(repeats)
+def _all_on_side(pairs: Mapping[str, Pair], sign: int) -> Judgement:
+    """All differences have to hold; the one that does so least is reported."""
+    nearest, pair = min(
+        pairs.items(), key=lambda item: sign * np.mean(item[1].differences or [0.0])
+    )
+    fewest = min(pairs.values(), key=lambda of: of.n)
+    if fewest.n < MINIMUM_REPEATS:
+        return _too_few(fewest.differences)
+    side, ours, p = (
+        "above" if sign > 0 else "below",
+        pair.interval,
+        max(x.p for x in pairs.values()),
+    )
+    contrary = [name for name, of in pairs.items() if of.lies(-sign)]
+    if contrary:
+        other = "below" if sign > 0 else "above"
+        why = f"the interval lies {other} 0: {', '.join(contrary)}"
+        return _judgement("opposite", why, ours, pair.p)
+    if all(of.lies(sign) for of in pairs.values()):
+        return _judgement(
+            "direction", f"every interval lies {side} 0; the smallest {nearest}", ours, p
+        )
+    why = f"not every interval lies {side} 0; the smallest {nearest}: {pair.power()}"
+    return _judgement("undecided", why, ours, p)
 
 
-def _on_side(ours: Interval, sign: int) -> bool:
-    return ours.low > 0 if sign > 0 else ours.high < 0
+def _too_few(measured: Sequence[float]) -> Judgement:
+    n = len(measured)
+    why = f"needs {MINIMUM_REPEATS} repeats of every arm, has {n}"
+    if n == 0:
+        return Judgement("not attempted", why)
+    return Judgement("undecided", why, float(np.mean(measured)), n=n)
 
 
-def _too_few(n: int) -> Judgement:
-    return Judgement("not attempted", f"needs {MINIMUM_REPEATS} repeats of every arm, has {n}", n=n)
-
-
-def _judgement(verdict: Verdict, why: str, ours: Interval) -> Judgement:
-    return Judgement(verdict, why, ours.mean, ours.low, ours.high, ours.n)
+def _judgement(
+    verdict: Verdict | Answer, why: str, ours: Interval, p: float | None = None
+) -> Judgement:
+    return Judgement(verdict, why, ours.mean, ours.low, ours.high, ours.n, p)

@@ -1,0 +1,76 @@
+"""Two arms compared, repeat by repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtlbook.ledger.statistics import (
+    NOISE,
+    Interval,
+    detectable,
+    mean_interval,
+    p_value,
+    repeats_needed,
+)
+
+# ``values(arm, metric, step)`` -> {repeat: value}; the signature of `Result.values`.
+Values = Callable[[str, str, int | None], Mapping[int, float]]
+
+# Below, no interval is drawn and no verdict reached.
+MINIMUM_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Arm minus reference, one difference for each repeat of both."""
+
+    differences: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Values, arm: tuple[str, str], reference: tuple[str, str]) -> Pair:
+        """Compare two pairs of arm and metric; two numbers that differ by rounding are equal."""
+        a, b = values(*arm, None), values(*reference, None)
+        differences = []
+        for repeat in sorted(set(a) & set(b)):
+            difference = a[repeat] - b[repeat]
+            noise = NOISE * max(abs(a[repeat]), abs(b[repeat]))
+            differences.append(0.0 if abs(difference) <= noise else difference)
+        return cls(tuple(differences))
+
+    @property
+    def n(self) -> int:
+        """Number of repeats."""
+        return len(self.differences)
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the mean."""
+        return mean_interval(self.differences)
+
+    @property
+    def p(self) -> float:
+        """Of the test that the mean is 0."""
+        return p_value(self.differences)
+
+    def lies(self, sign: int) -> bool:
+        """Whether the interval lies above 0 (sign 1) or below (-1)."""
+        return self.interval.low > 0 if sign > 0 else self.interval.high < 0
+
+    def power(self, effect: float | None = None) -> str:
+        """Say what these repeats could have found, and how many would find `effect`.
+
+        Without a printed effect, the observed one. "Find" is a power of 80 %.
+        """
+        sd = float(np.std(self.differences, ddof=1))
+        if np.ptp(self.differences) == 0:
+            return f"the same in all {self.n} repeats"
+        which = "observed" if effect is None else "printed"
+        needed = repeats_needed(sd, self.interval.mean if effect is None else effect)
+        many = "no number of repeats" if needed is None else max(needed, MINIMUM_REPEATS)
+        return (
+            f"{self.n} repeats find an effect of {detectable(sd, self.n):.2g} four times of five, "
+            f"{many} would find the {which} one"
+        )
