@@ -8,5 +8,8 @@
 - `claims`: what a paper prints, and the rule that will judge it (one YAML file a paper);
 - `rules`: one pure function a kind of rule;
 - `audit`: claims and results in, verdicts out;
+- `strict`: whether anything was changed that must not be: by `consistency` of the files, by the
+  `manifest` of what was written last, and by the `past`, which git's `history` knows; `contents`
+  reads files in any version, `findings` are what comes out;
 - `report`: the verdicts as a table, as JSON and as a page.
 """

@@ -16,7 +16,7 @@ from mtlbook.ledger.results import Result, ResultError
 from mtlbook.ledger.rules import CurveRule, Judgement, Printed, ValueRule
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
-_COMMITTED = ("claim", "rule", "verdict", "ours", "low", "high", "n", "tier", "experiment")
+COMMITTED = ("claim", "rule", "verdict", "ours", "low", "high", "n", "tier", "experiment")
 
 
 def audit(
@@ -41,8 +41,9 @@ def audit(
         One object a claim: ``claim``, ``paper``, ``where``, ``statement``, ``known``, ``asked_by``,
         ``printed``, ``unit``, ``ours``, ``low``, ``high`` (95 % interval), ``n`` (repeats),
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
-        ``headline``, ``stale`` (reasons why the result is not current; None where nothing was
-        measured).
+        ``headline``, ``revised`` (why the claim was changed after the run, as the manifest beside
+        the claims has it; None where it was not), ``stale`` (reasons why the result is not current;
+        None where nothing was measured).
 
     Raises
     ------
@@ -51,8 +52,10 @@ def audit(
     """
     claims_folder, known = Path(claims_folder), results if known is None else known
     reasons = {name: stale(result, known) for name, result in results.items()}
+    revised = _revised(claims_folder.parent / "manifest.json")
     return [
         _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results, reasons)
+        | {"revised": revised.get(claim.id)}
         for of_paper in load_all(claims_folder)
         for claim in of_paper.claims
     ]
@@ -88,7 +91,7 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
 
 def write_verdicts(rows: Sequence[dict], path: str | os.PathLike) -> None:
     """Write the verdicts that are committed, one line a claim."""
-    lines = [json.dumps({k: row[k] for k in _COMMITTED}, ensure_ascii=False) for row in rows]
+    lines = [json.dumps({k: row[k] for k in COMMITTED}, ensure_ascii=False) for row in rows]
     write_atomically(path, "[\n " + ",\n ".join(lines) + "\n]\n")
 
 
@@ -168,6 +171,16 @@ def _row(
         "headline": claim.headline,
         "stale": reasons[experiment] if result else None,
     }
+
+
+def _revised(path: Path) -> Mapping[str, str]:
+    """Which claims were revised after their run, and why; `mtlbook audit --write` asks git."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = content.get("revised") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _same_number(a: float | None, b: float | None) -> bool:
