@@ -437,6 +437,20 @@ def test_a_new_run_may_give_other_numbers(repository):
     assert findings(repository) == []
 
 
+def test_a_new_run_leaves_the_numbers_of_the_others(repository):
+    """One run made again does not let all of them change."""
+
+    def again(found):
+        entry(found)["of"]["repeat=4"]["started"] = "2026-01-03T00:00:00+00:00"
+        raise_b(found)
+
+    result(TABLE, again)(repository)
+    strict.write(repository)
+    toy.commit(repository)
+    found = findings(repository)
+    assert len(found) == 4 and all(f"{TABLE}: records of run repeat=" in line for line in found)
+
+
 def test_a_revised_rule_says_so(repository):
     edit = a_claim("gain", printed="+1.3", revised="a digit was misread")
     edit(repository)

@@ -199,6 +199,19 @@ def started(result: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
     return frozenset((run, str(of.get("started"))) for run, of in runs_of(result).items())
 
 
+def records_of(result: Mapping[str, Any], run: str) -> list[dict[str, Any]] | None:
+    """The records of one run, None where its name, such as ``repeat=3,arm=stl``, does not tell."""
+    named = dict(part.split("=", 1) for part in run.split(",") if "=" in part)
+    arm, repeat = named.get("arm"), named.get("repeat")
+    if repeat is None or named.keys() - {"arm", "repeat"}:
+        return None  # runs that differ in something else may share arm and repeat
+    return [
+        record
+        for record in result.get("records") or ()
+        if str(record.get("repeat")) == repeat and arm in (None, record.get("arm"))
+    ]
+
+
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:
     """All of a result that is fixed once its runs are over."""
     kept = {k: v for k, v in result.items() if k != "provenance"}

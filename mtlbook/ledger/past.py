@@ -158,7 +158,10 @@ class _Past:
                 runs = started(new)
                 # a version without a run of its own tells of the runs of an earlier one
                 earlier = [old for old in versions[:i] if runs <= started(old)]
-                if not earlier or any(measured(new) == measured(old) for old in earlier):
+                if any(measured(new) == measured(old) for old in earlier):
+                    continue
+                if not earlier:
+                    yield from self._kept(path, versions[:i], new)
                     continue
                 old = earlier[-1]
                 yield Finding(
@@ -168,6 +171,22 @@ class _Past:
                     f"for the runs are the same; found {_examples(old, new)}",
                     digest([measured(old), measured(new)]),
                 )
+
+    def _kept(self, path: str, earlier: Sequence[Mapping], new: Mapping) -> Iterator[Finding]:
+        """Numbers that changed although their run did not, in a result with some new runs."""
+        for old in reversed(earlier):
+            for run, when in sorted(started(new) & started(old)):
+                before, after = contents.records_of(old, run), contents.records_of(new, run)
+                if before is not None and before != after:
+                    found = _examples({"records": before}, {"records": after})
+                    yield Finding(
+                        "result",
+                        path,
+                        f"records of run {run}: expected as committed before, for the run is the "
+                        f"one of {when}; found {found}",
+                        digest([run, before, after]),
+                    )
+            return
 
     def setups(self) -> Iterator[Finding]:
         """Experiments and notebooks that changed since the result was brought."""
