@@ -518,6 +518,21 @@ def test_what_is_accepted_is_accepted_in_this_state_alone(repository, monkeypatc
     assert strict.check(repository).accepted == {}, "what is found no more leaves the manifest"
 
 
+def test_many_findings_of_a_kind_are_counted(repository, monkeypatch, capsys):
+    monkeypatch.setenv("MTLBOOK_ROOT", str(repository))
+
+    def zero(found):
+        for record in found.records:
+            if "per_task" in record:
+                record["per_task"] = [0.0, 0.0]
+
+    result(TABLE, zero)(repository)
+    assert cli.main(["audit", "--strict"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("expected the mean of per_task, 0, as value") == 5
+    assert f"{TABLE}: and 5 more like it" in err
+
+
 # The history
 
 

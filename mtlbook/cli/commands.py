@@ -242,8 +242,14 @@ def _strict(root: Path) -> int:
         subjects = dict.fromkeys(f"{f.kind} of {Path(f.subject).name}" for f in findings)
         print(f"accepted, {len(findings)} findings: {why}")
         print(textwrap.indent(textwrap.fill(", ".join(subjects), 106), "    "))
+    groups: dict[str, list] = {}
     for finding in found.findings:
-        print(f"mtlbook: {finding}", file=sys.stderr)
+        groups.setdefault(finding.name, []).append(finding)
+    for findings in groups.values():
+        for finding in findings[:5]:
+            print(f"mtlbook: {finding}", file=sys.stderr)
+        if (more := len(findings) - 5) > 0:
+            print(f"mtlbook: {finding.subject}: and {more} more like it", file=sys.stderr)
     if found.no_history:
         print(f"mtlbook: rules and results were not dated: {found.no_history}", file=sys.stderr)
     if found.findings:

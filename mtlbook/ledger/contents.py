@@ -33,7 +33,7 @@ FOLDERS = ("data/", "notebooks/")
 # What a claim may change without being judged otherwise.
 _NOT_JUDGED = ("headline", "revised")
 _DEFAULTS = {
-    name: json.loads(json.dumps(field.default))
+    name: json.loads(json.dumps(field.default, default=str))
     for name, field in Claim.model_fields.items()
     if not field.is_required() and field.default_factory is None
 }
