@@ -129,12 +129,13 @@ def _look(root: Path, reader: Reader, no_history: str | None) -> Strict:
     found.findings, results = _load(root, reader)
     if found.findings:
         return found
+    findings = list(consistency.check(reader, results))
     try:
         found.rows = audit.audit(root / contents.CLAIMS, results)
-    except (ClaimError, ValueError) as error:
-        found.findings = [Finding("printed", contents.PRINTED.rstrip("/"), _below(root, error))]
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        message = f"the claims cannot be judged: {_below(root, error)}"
+        found.findings = [*findings, Finding("judge", "data", message)]
         return found
-    findings = list(consistency.check(reader, results))
     if not no_history:
         of_past, found.revised = past.check(reader, found.rows)
         findings += of_past
