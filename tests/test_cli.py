@@ -1,6 +1,7 @@
 """The command line: what it prints, what it refuses, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,35 @@ def test_audit_of_another_folder_compares_nothing(project, capsys):
     assert cli.main(["audit", "--results", "elsewhere.d", "--write"]) == 2
     assert cli.main(["audit", "--results", "gone"]) == 2
     assert not (project / "data/verdicts.json").exists()
+
+
+def test_audit_of_a_folder_without_results_is_a_mistake(project, capsys):
+    (project / "empty").mkdir()
+    assert cli.main(["audit", "--results", "empty"]) == 2
+    captured = capsys.readouterr()
+    assert "expected results (*.json) in empty, found none" in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("form", ["table", "json", "page"])
+def test_a_reader_that_goes_away_is_no_error(project, form):
+    """As `mtlbook audit | head -1`: the pipe is closed before anything is written."""
+    save(project / "data/results/tiny.json", gain=1.2)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "mtlbook.cli", "audit", "--results", "data/results"]
+    command += ["--format", form]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=project)
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+def test_accepting_goes_with_writing_and_a_reason(project, capsys):
+    for arguments in (["--accept", "so"], ["--write", "--accept", " "]):
+        assert cli.main(["audit", *arguments]) == 2
+        assert "--accept: expected a reason, together with --write" in capsys.readouterr().err
+    assert cli.main(["audit", "--strict", "--results", "data/results"]) == 2
 
 
 def test_audit_of_broken_files(project, capsys):

@@ -1017,6 +1017,66 @@ def test_our_questions_never_stand_among_the_papers_claims(tmp_path):
     assert report.readme(rows, page) == page
 
 
+HOSTILE = [
+    "a <script>alert(1)</script> b",
+    "{raw}`html <b>x</b>`",
+    "<img src=x onerror=alert(1)>",
+    "code `x` and **bold** and _em_ and ~~gone~~",
+    "[x](javascript:alert(1)) ![x](y) [x]{.y} [x][y]",
+    "&lt;script&gt;",
+    "one | more | cells",
+    "a\\|b \\<b>",
+    "costs $5 and $6 | $7",
+    "{{ substitution }} <!-- comment -->",
+    "$<img src=x>$",
+    "line\n\n```{raw} html\n<b>x</b>\n```\n",
+]
+
+
+@pytest.mark.parametrize("statement", HOSTILE)
+def test_a_hostile_text_comes_out_as_text(tmp_path, statement):
+    """Through the parser of the book: one row, one cell, no mark-up but our own."""
+    from docutils.core import publish_doctree
+    from myst_parser.docutils_ import Parser
+
+    row = audit_one(tmp_path, [result_of(WINS)], statement=statement, where=statement)
+    row |= {"unit": statement, "why": statement, "stand_in": statement, "revised": statement}
+    row["experiment"] = statement
+    extensions = "amsmath attrs_block attrs_inline colon_fence deflist dollarmath html_image"
+    options = {"myst_enable_extensions": [*extensions.split(), "substitution"], "report_level": 5}
+    source = report.markdown(rows=[row])
+    tree = publish_doctree(source, parser=Parser(), settings_overrides=options)
+    (body,) = [node for node in tree.findall() if node.tagname == "tbody"]
+    assert [len(line.children) for line in body.children] == [7]
+    allowed = "span id=|/span|br".split("|")
+    for node in body.findall():
+        if node.tagname == "raw":
+            assert node.astext().strip("<>").startswith(tuple(allowed)), node
+        assert node.tagname not in ("reference", "image", "inline", "pending")
+    words = " ".join(statement.split())
+    if not statement.startswith("$"):
+        assert body.astext().count(words) >= 4
+        assert not [node for node in body.findall() if node.tagname == "math"]
+
+
+def test_formulas_stay_formulas():
+    text = "the norm $\\|W_t\\|_*$ of $|a|<b$ for MRN_t, 5 % [our control]"
+    expected = (
+        "the norm $\\Vert W_t\\Vert _*$ of $\\vert a\\vert \\lt b$ for MRN_t, 5 % [our control]"
+    )
+    assert report.escape(text) == expected
+
+
+def test_a_row_says_that_its_rule_was_revised(tmp_path):
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    (tmp_path / "manifest.json").write_text('{"revised": {"p.a-over-b": "it was misread"}}')
+    write_claims(folder, claim_of())
+    (row,) = audits.audit(folder, {"e": result_of(WINS)})
+    assert row["revised"] == "it was misread"
+    assert "*rule revised after the run: it was misread*" in report.markdown(rows=[row])
+
+
 def test_markdown_has_a_row_and_a_target_a_claim(tmp_path):
     write_claims(tmp_path, claim_of(statement="a | b"))
     rows = audits.audit(tmp_path, {"s": result_of(WINS, STAND_IN, "s")})
@@ -1024,7 +1084,7 @@ def test_markdown_has_a_row_and_a_target_a_claim(tmp_path):
     lines = text.splitlines()
     assert lines[0] == "(claim-p.a-over-b)="
     row = next(line for line in lines if "row-p.a-over-b" in line)
-    assert r"a \| b" in row and "**direction**" in row and "stand-in: glyphs for Omniglot" in row
+    assert "a &#124; b" in row and "**direction**" in row and "stand-in: glyphs for Omniglot" in row
     (head,) = (line for line in lines if line.startswith("| Claim"))
     assert row.replace(r"\|", "").count("|") == head.count("|")
     with pytest.raises(ValueError, match="paper: expected one of p, got 'q'"):

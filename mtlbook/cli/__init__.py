@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,9 +11,10 @@ from mtlbook import __version__
 from mtlbook.cli import commands
 
 EPILOG = """\
-exit codes: 0 success; 1 a committed verdict no longer follows, a run failed, a data set is missing
-or wrong, or split lists have faults; 2 a mistake in the request or in a file; 130 interrupted
-(finished runs stay)"""
+exit codes: 0 success; 1 a committed verdict no longer follows, a file was changed that must not be
+(audit --strict), a run failed, a data set is missing or wrong, or split lists have faults; 2 a
+mistake in the request or in a file; 3 no git history to judge by (audit --strict), all else right;
+130 interrupted (finished runs stay); 141 the reader of the output went away"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("arguments after -- are Snakemake's, and go with reproduce only")
     options.extra = extra
     try:
-        return options.function(options)
+        code = options.function(options)
+        sys.stdout.flush()  # here, where a reader that has gone away is noticed
+        return code
+    except BrokenPipeError:
+        # what is still in the buffer would raise again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ImportError as error:
         known = (error.name or "").partition(".")[0] in _EXTRAS
         hint = "; install it with: pip install 'mtlbook[reproduce]'" if known else ""
@@ -123,7 +131,20 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument(
         "--write",
         action="store_true",
-        help="write data/verdicts.json and the results in README.md, to be committed",
+        help="write data/verdicts.json, data/manifest.json and the results in README.md, to be "
+        "committed",
+    )
+    audit.add_argument(
+        "--strict",
+        action="store_true",
+        help="also fail on whatever was changed since it was written, or later than it may be: "
+        "claims, results, printed values, provenance, tunings, verdicts; reads the git history",
+    )
+    audit.add_argument(
+        "--accept",
+        metavar="WHY",
+        help="with --write: accept what --strict finds, as it is now, for this reason; every "
+        "strict audit and the book name it",
     )
 
     rerun = add(

@@ -187,33 +187,75 @@ def record(options: argparse.Namespace) -> int:
 def audit(options: argparse.Namespace) -> int:
     """Recompute every verdict."""
     from mtlbook.ledger import report, repository
-    from mtlbook.ledger.audit import audit, load_results, mismatches, write_verdicts
-    from mtlbook.ledger.files import write_atomically
+    from mtlbook.ledger.audit import audit, load_results, mismatches
 
     root = repository.root()
     if options.results and not Path(options.results).is_dir():
         raise ValueError(f"--results: expected a folder, got {options.results}")
-    if options.results and options.write:
-        raise ValueError("--write: commits verdicts on data/results; not together with --results")
+    if options.results and (options.write or options.strict):
+        raise ValueError("--results: compares nothing; not together with --write or --strict")
+    if options.accept is not None and not (options.write and options.accept.strip()):
+        raise ValueError("--accept: expected a reason, together with --write")
+    if options.strict and not options.write:
+        return _strict(root)
     results = load_results(options.results or root / "data" / "results")
+    if options.results and not results:
+        raise ValueError(f"--results: expected results (*.json) in {options.results}, found none")
     rows = audit(root / "data" / "claims", results)
     if options.format == "page":
         print(report.markdown(rows=rows))
     else:
         print(report.to_json(rows) if options.format == "json" else report.table(rows))
-    verdicts = root / "data" / "verdicts.json"
     if options.write:
-        write_verdicts(rows, verdicts)
-        page = root / "README.md"
-        if page.is_file():
-            write_atomically(page, report.readme(rows, page.read_text(encoding="utf-8")))
-        return 0
+        return _write(root, options.accept, options.strict)
     if options.results:
         return 0
-    found = mismatches(rows, verdicts)
+    found = mismatches(rows, root / "data" / "verdicts.json")
     for line in found:
         print(f"mtlbook: {line}", file=sys.stderr)
     return 1 if found else 0
+
+
+def _write(root: Path, accept: str | None, strict: bool) -> int:
+    from mtlbook.ledger.strict import write
+
+    found = write(root, accept)
+    if strict:
+        return _strict(root)
+    if found.findings:
+        count = len(found.findings)
+        print(f"mtlbook: {count} findings remain; see: mtlbook audit --strict", file=sys.stderr)
+    return 0
+
+
+def _strict(root: Path) -> int:
+    """Whether anything was changed that must not be."""
+    from mtlbook.ledger.report import summary
+    from mtlbook.ledger.strict import check
+
+    found = check(root)
+    print(summary(found.rows))
+    for why in dict.fromkeys(found.revised.values()):
+        claims = [claim for claim, of in found.revised.items() if of == why]
+        print(f"revised after the run, {len(claims)} claims: {why}\n    {', '.join(claims)}")
+    for why, findings in found.accepted.items():
+        subjects = dict.fromkeys(f"{f.kind} of {Path(f.subject).name}" for f in findings)
+        print(f"accepted, {len(findings)} findings: {why}")
+        print(textwrap.indent(textwrap.fill(", ".join(subjects), 106), "    "))
+    groups: dict[str, list] = {}
+    for finding in found.findings:
+        groups.setdefault(finding.name, []).append(finding)
+    for findings in groups.values():
+        for finding in findings[:5]:
+            print(f"mtlbook: {finding}", file=sys.stderr)
+        if (more := len(findings) - 5) > 0:
+            print(f"mtlbook: {finding.subject}: and {more} more like it", file=sys.stderr)
+    if found.no_history:
+        print(f"mtlbook: rules and results were not dated: {found.no_history}", file=sys.stderr)
+    if found.findings:
+        print(f"mtlbook: {len(found.findings)} findings", file=sys.stderr)
+        return 1
+    return 3 if found.no_history else 0
 
 
 def rerun(options: argparse.Namespace) -> int:

@@ -10,5 +10,8 @@
 - `placebo`: what a method without the idea gets by the same rule;
 - `verdicts`: who asked, what may be compared, and what survives a correction for many tests;
 - `audit`: claims and results in, verdicts out;
+- `strict`: whether anything was changed that must not be: by `consistency` of the files, by the
+  `manifest` of what was written last, and by the `past`, which git's `history` knows; `contents`
+  reads files in any version, `findings` are what comes out;
 - `report`: the verdicts as a table, as JSON and as a page.
 """

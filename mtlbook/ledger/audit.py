@@ -17,7 +17,7 @@ from mtlbook.ledger.rules import Judgement, Printed
 from mtlbook.ledger.verdicts import correct, judge, two_way
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
-_COMMITTED = "claim rule asked_by verdict ours low high n p holm tier experiment".split()
+COMMITTED = "claim rule asked_by verdict ours low high n p holm tier experiment".split()
 
 
 def audit(
@@ -44,8 +44,9 @@ def audit(
         ``p`` (two-sided, of 0), ``group`` and ``holm`` (p, adjusted for all tests of the group),
         ``two_way`` (ends of the interval over repeats and tasks, where tasks are stored), ``data``,
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
-        ``headline``, ``stale`` (reasons why the result is not current; None where nothing was
-        measured).
+        ``headline``, ``revised`` (why the claim was changed after the run, as the manifest beside
+        the claims has it; None where it was not), ``stale`` (reasons why the result is not current;
+        None where nothing was measured).
 
     Raises
     ------
@@ -54,8 +55,10 @@ def audit(
     """
     claims_folder, known = Path(claims_folder), results if known is None else known
     reasons = {name: stale(result, known) for name, result in results.items()}
+    revised = _revised(claims_folder.parent / "manifest.json")
     rows = [
         _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results, reasons)
+        | {"revised": revised.get(claim.id)}
         for of_paper in load_all(claims_folder)
         for claim in of_paper.claims
     ]
@@ -76,7 +79,7 @@ def load_results(folder: str | os.PathLike) -> dict[str, Result]:
 
 def write_verdicts(rows: Sequence[dict], path: str | os.PathLike) -> None:
     """Write the verdicts that are committed, one line a claim."""
-    lines = [json.dumps({k: row[k] for k in _COMMITTED}, ensure_ascii=False) for row in rows]
+    lines = [json.dumps({k: row[k] for k in COMMITTED}, ensure_ascii=False) for row in rows]
     write_atomically(path, "[\n " + ",\n ".join(lines) + "\n]\n")
 
 
@@ -160,6 +163,16 @@ def _row(
         "headline": claim.headline,
         "stale": reasons[experiment] if result else None,
     }
+
+
+def _revised(path: Path) -> Mapping[str, str]:
+    """Which claims were revised after their run, and why; `mtlbook audit --write` asks git."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = content.get("revised") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _same_number(a: float | None, b: float | None) -> bool:

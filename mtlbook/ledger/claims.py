@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,9 @@ class Claim(BaseModel):
         By metric, what a method without the idea gives by construction: a placebo.
     headline : bool
         Shown on the first page of the project, with few others of its paper.
+    revised : str or None
+        Why what is judged was changed, or first asked, after the run; rows show it. A text covers
+        the changes made before it or with it, none made later (``mtlbook audit --strict``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,6 +81,7 @@ class Claim(BaseModel):
     single_run: bool = False
     constants: dict[str, float] = Field(default_factory=dict)
     headline: bool = False
+    revised: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Claim:
@@ -130,14 +135,27 @@ class Claim(BaseModel):
         return self.comparable
 
 
+class Revision(BaseModel):
+    """Why claims of a file were changed, or first asked, after the runs that they judge."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on: date
+    why: str = Field(min_length=1)
+
+
 class Claims(BaseModel):
-    """The claims of one paper."""
+    """The claims of one paper.
+
+    ``revised`` is for a change of many claims at once; each such change adds an entry.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     paper: str = Field(pattern=r"^[a-z0-9]+$")
     title: str
     source: str
+    revised: tuple[Revision, ...] = ()
     claims: tuple[Claim, ...]
 
     @model_validator(mode="after")

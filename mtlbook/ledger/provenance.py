@@ -59,7 +59,12 @@ def _code_hash(name: str) -> str | None:
 
 def notebook_sha256(path: str | os.PathLike) -> str:
     """Return the hash of a notebook's code cells; outputs, prose and metadata do not count."""
-    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    return code_cells_sha256(Path(path).read_text(encoding="utf-8"))
+
+
+def code_cells_sha256(text: str) -> str:
+    """As `notebook_sha256`, of the text of a notebook."""
+    cells = json.loads(text)["cells"]
     sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 

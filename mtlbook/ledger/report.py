@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -142,8 +143,12 @@ def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None 
 
 def _markdown_row(row: Mapping[str, Any]) -> str:
     claim = f'<span id="row-{row["claim"]}"></span>`{row["claim"]}`<br>'
-    claim += f"{row['where']}: {row['statement']}"
-    tier = row["tier"] + (f"<br>stand-in: {row['stand_in']}" if row["stand_in"] else "")
+    claim += f"{escape(row['where'])}: {escape(row['statement'])}"
+    if row.get("revised"):
+        claim += f"<br>*rule revised after the run: {escape(row['revised'])}*"
+    tier = escape(row["tier"])
+    if row["stand_in"]:
+        tier += f"<br>stand-in: {escape(row['stand_in'])}"
     ours = interval(row)
     if row["two_way"] is not None:
         low, high = (number(x, row["printed"]) for x in row["two_way"])
@@ -151,11 +156,11 @@ def _markdown_row(row: Mapping[str, Any]) -> str:
     cells = [
         claim,
         f"{printed(row)}<br>{_KNOWN[row['known']]}",
-        f"{ours}<br>{row['unit']}",
+        f"{ours}<br>{escape(row['unit'])}",
         str(row["n"]),
         tier,
-        f"**{row['verdict']}**<br>{row['why']}",
-        f"`{row['experiment']}`",
+        f"**{row['verdict']}**<br>{escape(row['why'])}",
+        code(row["experiment"]),
     ]
     return _table_row(cells)
 
@@ -193,6 +198,35 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
                 lines.append(_table_row(cells))
         lines.append("")
     return head + "\n".join([*lines[:-1], end]) + rest.split(end)[1]
+
+
+def escape(text: str) -> str:
+    """Return a text such that Markdown (MyST, GitHub's) shows it as it is, in one line.
+
+    HTML, roles, links, emphasis, code and bars come out as text, also in a table; ``$…$`` stays a
+    formula, in which nothing but TeX is left.
+    """
+    parts = re.split(r"(\$(?=\S)[^$]*?(?<=\S)\$(?!\d))", " ".join(text.split()))
+    return "".join(_formula(p) if i % 2 else _plain(p) for i, p in enumerate(parts))
+
+
+def code(text: str) -> str:
+    """Return a text as Markdown's code."""
+    return "`" + " ".join(text.split()).replace("`", "'") + "`"
+
+
+def _plain(text: str) -> str:
+    """Take their meaning from the characters that have one; ``MRN_t`` and ``[note]`` have none."""
+    text = re.sub(r"&(?=#?\w+;)", r"\\&", re.sub(r"[\\`*{}<~^$]", r"\\\g<0>", text))
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])|\](?=[\[({:])", r"\\\g<0>", text)
+    return text.replace("|", "&#124;")
+
+
+def _formula(text: str) -> str:
+    signs = {"<": r"\lt ", ">": r"\gt ", "`": "'", r"\|": r"\Vert ", "|": r"\vert "}
+    for character, tex in signs.items():
+        text = text.replace(character, tex)
+    return text
 
 
 def printed(row: Mapping[str, Any]) -> str:
@@ -254,7 +288,7 @@ def provenance(results: Mapping[str, Result], prefix: str) -> str:
             continue
         hashes, names = result.data.get("sha256") or "", result.data.get("name") or ""
         hashes, names = ([x] if isinstance(x, str) else x for x in (hashes, names))
-        data = ", ".join(map(str, names))
+        data = escape(", ".join(map(str, names)))
         data += ", " + ", ".join(f"`{h[:12]}…`" if h else "generated" for h in hashes)
         version = ", ".join(f"{study} {number}" for study, number in result.numerics.items())
         reasons = stale(result, results)
@@ -267,12 +301,13 @@ def provenance(results: Mapping[str, Result], prefix: str) -> str:
         for (machine, versions), runs in machines.items():
             minutes = sum(run.get("wall_seconds", 0) for run in runs) / 60
             cells = [
-                f"`{name}`",
+                code(name),
                 data,
-                version,
-                machine,
-                versions,
+                escape(version),
+                escape(machine),
+                escape(versions),
                 f"{len(runs)}, {minutes:.0f} min",
+                escape("; ".join(reasons)) or "yes",
             ]
-            lines.append("| " + " | ".join([*cells, "; ".join(reasons) or "yes"]) + " |")
+            lines.append(_table_row(cells))
     return "\n".join(lines) if len(lines) > 2 else "Nothing has been run yet."
