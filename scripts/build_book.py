@@ -22,7 +22,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-import yaml
+from mtlbook.documents import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -56,7 +56,7 @@ def pages(toc: Path) -> list[str]:
             for item in node:
                 yield from walk(item)
 
-    return list(walk(yaml.safe_load(toc.read_text())))
+    return list(walk(read_yaml(toc)))
 
 
 class _Loads(HTMLParser):
