@@ -36,7 +36,7 @@ $(READY): requirements.lock pyproject.toml
 .venv: $(READY)  ## the Python environment, from requirements.lock
 
 reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
-	@mkdir -p _build; python scripts/build_book.py >_build/book.log 2>&1 & book=$$!; \
+	@mkdir -p _build; python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
 	trap 'kill $$book 2>/dev/null; exit 130' INT TERM; \
 	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \
 		mtlbook reproduce --profile $(PROFILE) --cores $(CORES); runs=$$?; \
@@ -50,7 +50,7 @@ rerun: $(READY)  ## a random run of every committed result, measured again and c
 
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
 	@$(MAKE) --no-print-directory lint notebooks
-	@$(STEP) "book, from nothing" python scripts/build_book.py --clean
+	@$(STEP) "book, from nothing" python scripts/build_book.py --clean --at-once $(CORES)
 	@$(STEP) "tests and docstring examples" python -m pytest --doctest-modules tests mtlbook
 
 lint: $(READY)
@@ -69,7 +69,7 @@ outputs: $(READY)  ## execute the notebooks and store their outputs, after a cha
 	@$(STEP) "outputs of the notebooks" python scripts/refresh_notebooks.py
 
 book: $(READY)  ## the book, with executed cells cached
-	@$(STEP) "book" python scripts/build_book.py
+	@$(STEP) "book" python scripts/build_book.py --at-once $(CORES)
 
 lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
 	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)
