@@ -75,7 +75,7 @@ def test_registry_and_code_agree_on_what_can_be_done():
 def test_what_is_imported_late_is_exported_all_the_same():
     assert set(datasets.__all__) <= set(dir(datasets))
     assert datasets.published_splits.__module__ == "mtlbook.datasets.office"
-    with pytest.raises(AttributeError, match="'mtlbook.datasets' has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match=r"mtlbook\.datasets' has no attribute 'nothing'"):
         _ = datasets.nothing
 
 
