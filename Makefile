@@ -14,6 +14,10 @@ export OMP_NUM_THREADS ?= 1
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
+# files side by side, each whole in one process: cells of a notebook follow one another, and the tests
+# of drivers share what they start
+PYTEST := python -m pytest -n $(CORES) --dist loadfile
+
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
@@ -36,7 +40,7 @@ $(READY): requirements.lock pyproject.toml
 .venv: $(READY)  ## the Python environment, from requirements.lock
 
 reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
-	@mkdir -p _build; python scripts/build_book.py >_build/book.log 2>&1 & book=$$!; \
+	@mkdir -p _build; python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
 	trap 'kill $$book 2>/dev/null; exit 130' INT TERM; \
 	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \
 		mtlbook reproduce --profile $(PROFILE) --cores $(CORES); runs=$$?; \
@@ -50,8 +54,8 @@ rerun: $(READY)  ## a random run of every committed result, measured again and c
 
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
 	@$(MAKE) --no-print-directory lint notebooks
-	@$(STEP) "book, from nothing" python scripts/build_book.py --clean
-	@$(STEP) "tests and docstring examples" python -m pytest --doctest-modules tests mtlbook
+	@$(STEP) "book, from nothing" python scripts/build_book.py --clean --at-once $(CORES)
+	@$(STEP) "tests and docstring examples" $(PYTEST) --doctest-modules tests mtlbook
 
 lint: $(READY)
 	@$(STEP) "ruff check" ruff check .
@@ -59,7 +63,7 @@ lint: $(READY)
 
 notebooks: $(READY)
 	@$(STEP) "notebooks give their committed outputs" \
-		python -m pytest --nbval --nbval-current-env notebooks
+		$(PYTEST) --nbval --nbval-current-env notebooks
 
 golden: $(READY)  ## golden trajectories, compared; with the lines of code that they cover
 	@$(STEP) "golden trajectories" python -m coverage run tests/golden.py
@@ -69,7 +73,7 @@ outputs: $(READY)  ## execute the notebooks and store their outputs, after a cha
 	@$(STEP) "outputs of the notebooks" python scripts/refresh_notebooks.py
 
 book: $(READY)  ## the book, with executed cells cached
-	@$(STEP) "book" python scripts/build_book.py
+	@$(STEP) "book" python scripts/build_book.py --at-once $(CORES)
 
 lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
 	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)

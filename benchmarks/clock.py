@@ -1,4 +1,4 @@
-"""Times of several ways to do one thing, in turn, so that a busy machine is fair to all."""
+"""CPU seconds of several ways to do one thing, in turn, so that a busy machine is fair to all."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from statistics import median
 
 
 def interleaved(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every way in every round, after one round that does not count."""
+    """CPU seconds of every way in every round, after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             way()
             if i:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     return times
 
 
 def show(title: str, times: Mapping[str, list[float]]) -> None:
-    """Median and minimum of every way, and how many times faster the first one is."""
+    """Median and minimum of every way, and how many times as fast the first one is.
+
+    The ratio is the median over rounds of that round's ratio: what slows a round slows both.
+    """
     first = next(iter(times.values()))
     print(f"\n{title}")
     print(f"  {'':<34} {'median ms':>10} {'min ms':>10} {'ratio':>8} {'of minima':>10}")
     for name, seconds in times.items():
-        ratio, best = median(seconds) / median(first), min(seconds) / min(first)
+        ratio = median(one / other for one, other in zip(seconds, first, strict=True))
+        best = min(seconds) / min(first)
         print(
             f"  {name:<34} {1e3 * median(seconds):10.2f} {1e3 * min(seconds):10.2f} "
             f"{ratio:8.2f} {best:10.2f}"

@@ -48,12 +48,19 @@ def speed(rounds: int) -> None:
         def torchs(w, kind=kind):
             return torch.stack([torch.linalg.svdvals(m).sum() for m in matrices(w, kind)])
 
+        def transposed(w, kind=kind):
+            tall = [m if m.shape[0] >= m.shape[1] else m.mT for m in matrices(w, kind)]
+            return torch.stack([torch.linalg.svdvals(m).sum() for m in tall])
+
         ways = {
             "ours (gram, float64)": lambda ours=ours: backward(ours, weights),
             "ours (svd, float32)": lambda ours=ours: backward(
                 lambda w: ours(w, method="svd"), weights
             ),
             "torch.linalg.svdvals, autograd": lambda torchs=torchs: backward(torchs, weights),
+            "the same, of the tall transpose": lambda transposed=transposed: backward(
+                transposed, weights
+            ),
         }
         show(f"{kind}: value and gradient of all four stacks", interleaved(ways, rounds))
 

@@ -56,11 +56,17 @@ def stacked(images: int):
     return lambda: step(method, loss, optimizer, inputs, targets)
 
 
-def looped(images: int):
-    """A loop over 50 networks, one optimiser, the sum of their losses."""
+def looped(images: int, *, careful: bool = False):
+    """A loop over 50 networks, one optimiser, the sum of their losses.
+
+    ``careful``: channels last in memory, and an optimiser that takes all parameters at once.
+    """
+    layout = torch.channels_last if careful else torch.contiguous_format
     x, y = data(images)
-    networks = [plain_network() for _ in range(TASKS)]
-    optimizer = sgd([p for network in networks for p in network.parameters()])
+    x = [part.contiguous(memory_format=layout) for part in x]
+    networks = [plain_network().to(memory_format=layout) for _ in range(TASKS)]
+    parameters = [p for network in networks for p in network.parameters()]
+    optimizer = sgd(parameters, foreach=careful)
 
     def one_step():
         optimizer.zero_grad(set_to_none=True)
@@ -113,6 +119,7 @@ def compare(images: int, rounds: int) -> None:
         "stacked (this package)": one_step,
         "stacked, channels first": channels_first(one_step),
         "loop over 50 networks": looped(images),
+        "the same, channels last, foreach": looped(images, careful=True),
         "torch.func.vmap": mapped(images),
     }
     show(f"{TASKS} tasks, {images} images each", interleaved(ways, rounds))

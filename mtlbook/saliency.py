@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 Heads = Sequence[Callable[[Tensor], Tensor]] | nn.Module
 Scalar = Literal["sum", "max"] | Tensor | None
+BUFFER = 2**26  # numbers that distances may hold besides their arguments: 256 MB in float32
 
 
 def task_saliency(
@@ -115,7 +116,8 @@ def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tens
 
     Notes
     -----
-    Nothing larger than the saliency itself and ``(B, T, T)`` is ever made.
+    Nothing larger than the saliency itself, ``(B, T, T)`` and, on CUDA, a buffer of 256 MB is ever
+    made.
     """
     if saliency.ndim < 3:
         raise ValueError(f"saliency: expected shape (T, B, ...), got {tuple(saliency.shape)}")
@@ -124,13 +126,13 @@ def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tens
     s = saliency.flatten(2)
     s = s if s.dtype == torch.float64 else s.float()  # half the mantissa is too little to sum in
     if p == 1:  # the norm of all samples' differences is the sum of the samples' norms
-        rows = s.flatten(1)
-        distances = torch.cdist(rows, rows, p=1)
+        parts = s.flatten(1).split(_at_once(s, 1), 1)
+        distances = sum(torch.cdist(rows, rows, p=1) for rows in parts)
     elif p == 2:
-        rows = s.transpose(0, 1)  # (B, T, D)
+        parts = s.transpose(0, 1).split(_at_once(s, s.shape[2]))  # (B, T, D)
         # without the matrix product: it loses the small distances
-        each = torch.cdist(rows, rows, p=2, compute_mode="donot_use_mm_for_euclid_dist")
-        distances = each.sum(0)
+        exact = {"p": 2, "compute_mode": "donot_use_mm_for_euclid_dist"}
+        distances = sum(torch.cdist(rows, rows, **exact).sum(0) for rows in parts)
     else:
         length = torch.linalg.vector_norm(s, dim=2, keepdim=True)
         unit = (s / torch.where(length > 0, length, 1)).flatten(1)
@@ -138,6 +140,18 @@ def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tens
         squares = cosines.diagonal()
         distances = (squares[:, None] + squares[None, :]) / 2 - cosines
     return distances.to(saliency.dtype)
+
+
+def _at_once(s: Tensor, numbers: int) -> int:
+    """How many columns (or samples, of so many numbers each) to measure distances of at a time.
+
+    On CUDA the gradient of ``cdist`` makes a buffer of all pairs' differences; a part's is freed
+    before the next one is made. A CPU makes none, and takes all at once.
+    """
+    whole = s.shape[1] * s.shape[2] // numbers
+    if s.device.type == "cpu" or not whole:
+        return max(whole, 1)
+    return max(1, BUFFER // (len(s) ** 2 * numbers))
 
 
 def _by_autograd(heads, features, create_graph, reduction, scalar) -> Tensor:

@@ -6,7 +6,7 @@ the papers write :math:`W_{(i+1)}`, with the remaining axes in their order, row-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import prod
 
@@ -40,7 +40,7 @@ def unfold(x: Tensor, mode: int) -> Tensor:
             [3, 4, 5]])
     """
     mode = _axis(x.ndim, mode)
-    rest = prod(size for axis, size in enumerate(x.shape) if axis != mode)
+    rest = prod([size for axis, size in enumerate(x.shape) if axis != mode])
     return x.movedim(mode, 0).reshape(x.shape[mode], rest)
 
 
@@ -162,6 +162,10 @@ class Ragged(Sequence):
 
     def __len__(self) -> int:
         return self.padded.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # a Sequence goes up to the first IndexError, which torch.compile cannot capture
+        return iter([self[task] for task in range(len(self))])
 
     def __getitem__(self, task: int) -> Tensor:
         x = self.padded[task]

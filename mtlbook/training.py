@@ -176,6 +176,7 @@ def fit(
         raise ValueError(f"train: expected {len(method.tasks)} tasks, got {len(train)}")
     batches = Batches(train, batch_size=batch_size, steps=steps, seed=seed, device=device)
     loss = TaskLoss(train, device)
+    validation = None if validation is None else validation.to(device)  # once, not at every probe
     optim = optimizer(method.parameters())
     losses = torch.empty(steps, len(train), device=device)
     penalties = torch.empty(steps, device=device)
@@ -306,20 +307,24 @@ def predict(method: Method, tasks: TaskSet, *, chunk: int = 64) -> list[Tensor]:
         raise ValueError(f"tasks: expected samples in every task, got {sizes}")
     outputs: list[list[Tensor]] = [[] for _ in sizes]
     for start in range(0, max(sizes), chunk):
-        # a task that has run out of samples goes on with its last one, which is dropped
-        rows = {
-            n: torch.arange(start, min(start + chunk, max(sizes))).clamp(max=n - 1) for n in sizes
-        }
+        stop = min(start + chunk, max(sizes))
         if tasks.shared_inputs:
-            part = [tasks[0].inputs[rows[sizes[0]]].to(device)] * len(tasks)
+            part = [tasks[0].inputs[start:stop].to(device)] * len(tasks)
         else:
-            part = together([task.inputs[rows[len(task)]].to(device) for task in tasks])
+            part = together([_rows(task.inputs, start, stop).to(device) for task in tasks])
         for t, out in enumerate(method(part)):
             outputs[t].append(out[: max(0, sizes[t] - start)])
     method.train(was_training)
     found = [torch.cat(parts) for parts in outputs]
     _refuse("outputs", found, tasks)
     return found
+
+
+def _rows(inputs: Tensor, start: int, stop: int) -> Tensor:
+    """A slice, a view; a task that has run out goes on with its last sample, which is dropped."""
+    rows = inputs[start:stop]
+    missing = stop - start - len(rows)
+    return torch.cat([rows, *[inputs[-1:]] * missing]) if missing else rows
 
 
 def _refuse(what: str, values: Sequence[Tensor], tasks: TaskSet) -> None:

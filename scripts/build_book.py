@@ -4,8 +4,9 @@
 executed cells does not see a change of the package that the cells import. So this script
 
 1. empties that cache when the package, the data or the configuration have changed,
-2. builds with every warning an error,
-3. checks that all pages of the table of contents are there, that none shows a traceback, and that
+2. executes the pages that are not in it, several at a time (``--at-once``, default: the cores),
+3. builds from it with every warning an error,
+4. checks that all pages of the table of contents are there, that none shows a traceback, and that
    none loads a script, a style sheet, a font or a picture from another host, or one that is not
    there: the book reads offline.
 
@@ -14,15 +15,23 @@ executed cells does not see a change of the package that the cells import. So th
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
+from myst_nb.core.read import is_myst_markdown_notebook, myst_nb_reader_plugin
+
+from mtlbook.documents import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -56,7 +65,7 @@ def pages(toc: Path) -> list[str]:
             for item in node:
                 yield from walk(item)
 
-    return list(walk(yaml.safe_load(toc.read_text())))
+    return list(walk(read_yaml(toc)))
 
 
 class _Loads(HTMLParser):
@@ -128,8 +137,50 @@ def problems(html: Path, toc: Path) -> list[str]:
     return found
 
 
-def build(clean: bool) -> int:
+def execute(sources: Sequence[Path], folder: Path, *, at_once: int) -> list[str]:
+    """Execute the pages that the cache in ``folder`` does not have, each in a kernel of its own.
+
+    Sphinx would execute one page after the other. What goes into the cache is what it would put
+    there: a page that fails does not, and the failures are returned.
+    """
+    timeout = read_yaml(ROOT / "_config.yml")["execute"]["timeout"]
+    cache, waiting, failures = get_cache(str(folder)), {}, []
+    for source in sources:
+        if not is_myst_markdown_notebook(source.read_text(encoding="utf-8")):
+            continue
+        notebook = myst_nb_reader_plugin(str(source))
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            waiting[source] = notebook
+    with ThreadPoolExecutor(at_once) as pool:  # the kernels are processes
+        running: dict[Future[ExecutionResult], Path] = {
+            pool.submit(
+                single_nb_execution,
+                waiting[source],
+                cwd=str(source.parent),
+                timeout=timeout,
+                allow_errors=False,
+            ): source
+            for source in sorted(waiting, key=lambda source: -source.stat().st_size)
+        }
+        for future in as_completed(running):
+            source, result = running[future], future.result()
+            if result.err is not None:
+                failures.append(f"{source.name}: {result.exc_string}")
+                continue
+            print(f"{result.time:6.1f} s  {source.name}", flush=True)
+            data = {"execution_seconds": result.time}
+            bundle = CacheBundleIn(result.nb, str(source), data=data)
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    return failures
+
+
+def build(clean: bool, *, at_once: int) -> int:
     """Build into ``_build/html``; returns the exit code of the build."""
+    # Figures are drawn by the backend that the kernel chooses; another one would leave them out.
+    os.environ.pop("MPLBACKEND", None)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # pages side by side, one thread each
     stamp = BUILD / "inputs.sha256"
     digest = inputs_sha256()
     stale = not stamp.is_file() or stamp.read_text() != digest
@@ -137,6 +188,12 @@ def build(clean: bool) -> int:
         shutil.rmtree(BUILD, ignore_errors=True)
     elif stale:
         shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    sources = [ROOT / "book" / f"{page}.md" for page in pages(ROOT / "book/_toc.yml")]
+    failures = execute(sources, BUILD / ".jupyter_cache", at_once=at_once)
+    for failure in failures:
+        print(failure)
+    if failures:
+        return 1
     command = [
         str(Path(sys.executable).with_name("jupyter-book")),
         "build",
@@ -164,8 +221,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clean", action="store_true", help="build from nothing")
     parser.add_argument("--check", action="store_true", help="build nothing, only check")
+    parser.add_argument(
+        "--at-once", type=int, default=os.cpu_count(), metavar="N", help="pages executed at a time"
+    )
     options = parser.parse_args()
-    if not options.check and (code := build(options.clean)):
+    if not options.check and (code := build(options.clean, at_once=options.at_once)):
         print(f"the build of the book failed (exit code {code}); its warnings stand above")
         return code
     found = problems(HTML, ROOT / "book" / "_toc.yml")

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mtlbook"
 
 # From the ground up.
 FLOORS = [
+    "documents",
     "numerics",
     "tensors",
     "norms",

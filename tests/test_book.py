@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jupyter_cache import get_cache
+from myst_nb.core.read import read_myst_markdown_notebook
+from myst_parser.config.main import MdParserConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -141,6 +144,91 @@ def test_cells_are_run_again_when_the_package_changes(builder, tmp_path):
     assert builder.inputs_sha256(tmp_path) == before
     module.write_text("two")
     assert builder.inputs_sha256(tmp_path) != before
+
+
+PAGE = """\
+---
+file_format: mystnb
+kernelspec:
+  name: python3
+  display_name: Python 3
+---
+
+# A page
+
+```{code-cell} python
+%s
+```
+"""
+
+
+def write_page(folder, name, source):
+    path = folder / f"{name}.md"
+    path.write_text(PAGE % source)
+    return path
+
+
+def test_pages_are_executed_side_by_side_and_once(builder, tmp_path):
+    """Each page waits for the other one's file: one after the other they would never end."""
+    wait = """\
+import time
+from pathlib import Path
+Path("{0}").touch()
+end = time.monotonic() + 60
+while not Path("{1}").exists():
+    assert time.monotonic() < end, "alone"
+    time.sleep(0.05)
+print("{0} ran")"""
+    sources = [
+        write_page(tmp_path, "one", wait.format("a", "b")),
+        write_page(tmp_path, "two", wait.format("b", "a")),
+    ]
+    (tmp_path / "plain.md").write_text("# No cells")
+    sources.append(tmp_path / "plain.md")
+    assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
+    for name in "ab":
+        (tmp_path / name).unlink()
+    assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_sphinx_asks_the_cache_for_is_there(builder, tmp_path):
+    """The reader of a page here and that of myst-nb give notebooks of one hash."""
+    source = write_page(tmp_path, "one", "import math\nprint(math.pi)")
+    assert builder.execute([source], tmp_path / "cache", at_once=1) == []
+    notebook = read_myst_markdown_notebook(
+        source.read_text(), config=MdParserConfig(), add_source_map=True, path=source
+    )
+    _, merged = get_cache(str(tmp_path / "cache")).merge_match_into_notebook(notebook)
+    (output,) = merged.cells[1].outputs
+    assert output["text"] == "3.141592653589793\n"
+
+
+def test_a_failing_cell_fails_the_build(builder, tmp_path, monkeypatch, capsys):
+    sources = [write_page(tmp_path, "good", "1 + 1"), write_page(tmp_path, "bad", "1 / 0")]
+    (failure,) = builder.execute(sources, tmp_path / "cache", at_once=2)
+    assert failure.startswith("bad.md: ") and "ZeroDivisionError" in failure
+    monkeypatch.setattr(builder, "BUILD", tmp_path / "build")
+    (tmp_path / "build").mkdir()
+    monkeypatch.setattr(builder, "execute", lambda *arguments, **options: [failure])
+    monkeypatch.setattr(
+        builder.subprocess, "run", lambda *a, **o: pytest.fail("built all the same")
+    )
+    assert builder.build(False, at_once=2) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().out
+    assert not (tmp_path / "build" / "inputs.sha256").exists()
+
+
+def test_figures_are_drawn_whatever_the_backend_is_said_to_be(builder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setattr(builder, "BUILD", tmp_path / "build")
+    (tmp_path / "build").mkdir()
+    seen = []
+    monkeypatch.setattr(
+        builder, "execute", lambda *a, **o: seen.append(dict(builder.os.environ)) or ["stop"]
+    )
+    assert builder.build(False, at_once=1) == 1
+    assert "MPLBACKEND" not in seen[0]
 
 
 @pytest.mark.book

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtlbook import __version__, cli, datasets, workflow
+from mtlbook import __version__, cli, datasets, documents, workflow
 from mtlbook.ledger.merging import merge
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
-from mtlbook.workflow import read_runs
+from mtlbook.workflow import catalogue, read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -168,6 +168,31 @@ def test_list(project, capsys):
     assert "1 claims  Toy paper" in out
     assert "TNRDMTL" in out
     assert "tiny: Tiny" in out and "laptop    1 runs" in out
+
+
+def test_list_reads_the_experiments_once_a_profile(monkeypatch, capsys):
+    reads = []
+    monkeypatch.setattr(
+        catalogue, "read_yaml", lambda path: reads.append(path) or documents.read_yaml(path)
+    )
+    assert cli.main(["list"]) == 0
+    assert len(reads) == 1 + len(catalogue.PROFILES)
+
+
+def test_which_runs_there_are_is_known_without_torch(project):
+    """A run's driver, Snakemake and worker ask; only the kernel needs what is slow to import."""
+    code = """
+import sys
+from mtlbook import workflow
+
+workflow.expand("notebooks/experiments.yaml", "laptop")
+assert "torch" not in sys.modules
+"""
+    path = project / "notebooks/experiments.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["experiments"]["tiny"]["data"] = ["glyphs", "omniglot_28"]
+    path.write_text(yaml.safe_dump(content))
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_data_list_and_fetch(monkeypatch, capsys, tmp_path):

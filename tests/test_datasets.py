@@ -72,6 +72,13 @@ def test_registry_and_code_agree_on_what_can_be_done():
     assert set(FETCHERS) == {e.name for e in entries if e.file and e.fetcher != "none"}
 
 
+def test_what_is_imported_late_is_exported_all_the_same():
+    assert set(datasets.__all__) <= set(dir(datasets))
+    assert datasets.published_splits.__module__ == "mtlbook.datasets.office"
+    with pytest.raises(AttributeError, match=r"mtlbook\.datasets' has no attribute 'nothing'"):
+        _ = datasets.nothing
+
+
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"name: expected one of omniglot_28.*got 'omniglott'"):
         datasets.load("omniglott")

@@ -20,6 +20,7 @@ from mtlbook.kernels import (
     pair_weights,
     pearson_similarity,
     random_order,
+    sharing,
 )
 
 DTYPES = [torch.float32, torch.float64]
@@ -239,6 +240,38 @@ class TestAggregate:
         torch.testing.assert_close(w.sum(1), torch.ones(number, dtype=dtype))
         assert bool((w >= 0).all() & (w <= w.diagonal()[:, None] + 1e-6).all())
         assert torch.equal(w > 0, (w > 0).mT)  # partners are partners of each other
+
+
+class TestManyKernels:
+    """More than ``BLOCK``: rows in blocks, and no more memory than there is."""
+
+    @pytest.mark.parametrize("rho", [0.0, 0.3])
+    @pytest.mark.parametrize("cross", [False, True])
+    def test_blocks_of_rows_are_the_rows(self, rho, cross, monkeypatch):
+        kernels, tasks = related(11), torch.arange(11) % 3
+        kernels[4] = 0
+        order = random_order(tasks, generator=torch.Generator().manual_seed(0))
+        whole = pair_weights(kernels, rho, tasks, cross)
+        monkeypatch.setattr(sharing, "BLOCK", 4)
+        made = []
+        monkeypatch.setitem(sharing.MEASURES, "cosine", lambda rows: made.append(rows))
+        torch.testing.assert_close(pair_weights(kernels, rho, tasks, cross), whole)
+        found = pair_weights(kernels, rho, tasks, cross, order=order)
+        torch.testing.assert_close(found, whole[order][:, order])
+        assert made == []  # never all pairs at once besides W
+
+    def test_what_does_not_fit_says_how_much_it_would_take(self, monkeypatch):
+        kernels = torch.randn(5000, 2)
+        monkeypatch.setattr(sharing, "_free_memory", lambda device: 10**8 - 1)
+        with pytest.raises(ValueError, match=r"kernels: .* 5,000 .* take 0.1 GB where 0.1 GB are"):
+            pair_weights(kernels, 0.5)
+        with pytest.raises(ValueError, match=r"25,000,000 pairs, which take 0.4 GB"):
+            pair_weights(kernels, 0.5, pairs="mutual-best")
+
+    def test_the_memory_of_this_machine_is_known_or_not(self):
+        free = sharing._free_memory(torch.device("cpu"))
+        assert free is None or free > 10**6
+        assert sharing._free_memory(torch.device("meta")) is None
 
 
 class TestGradient:

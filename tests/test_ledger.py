@@ -70,6 +70,7 @@ def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
     assert {"torch", "numpy"} <= set(found["packages"])
     assert found["device"] == "cpu"
     assert found["wall_seconds"] >= 0
+    assert found["cpu_seconds"] > 0
     assert found["peak_memory_mb"] > 1
     text = path.read_text()
     assert str(tmp_path) not in text and str(Path.home()) not in text

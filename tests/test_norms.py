@@ -180,6 +180,23 @@ def test_svd_and_gram_agree(m, n, rank, power):
         torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(3, 8), (8, 3), (2, 3, 8)])
+def test_lapack_always_gets_a_tall_matrix(shape, monkeypatch):
+    """It is several times as fast with many rows as with many columns."""
+    seen = []
+    for name in ("svd", "svdvals"):
+        way = getattr(torch.linalg, name)
+        monkeypatch.setattr(
+            torch.linalg, name, lambda x, way=way, **o: seen.append(x.shape) or way(x, **o)
+        )
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    value, (gradient,) = trace_norm(x), torch.autograd.grad(trace_norm(x).sum(), x)
+    trace_norm(x.detach())
+    assert len(seen) == 3 and all(rows >= columns for *_, rows, columns in seen)
+    torch.testing.assert_close(value, trace_norm(x.mT))
+    torch.testing.assert_close(gradient, torch.autograd.grad(trace_norm(x.mT).sum(), x)[0])
+
+
 def test_a_gram_matrix_by_blocks_is_the_gram_matrix():
     x = torch.randn(300, 131).double()  # larger than one block, and odd
     torch.testing.assert_close(trace_norm(x, method="gram"), trace_norm(x, method="svd"))

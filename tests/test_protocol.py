@@ -369,3 +369,25 @@ def test_random_pairs_are_pairs_of_whole_kernels_with_the_same_weights():
             for m in (w, v)
         ]
         assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_step_is_captured_as_one_graph(name):
+    """``fullgraph=True`` refuses any break; the eager backend is the fast one to test with."""
+    plain = build(name)
+    method, tasks = copy.deepcopy(plain), tasks_of(name)
+    loss, batches = TaskLoss(tasks), Batches(tasks, batch_size=4, steps=1, seed=0)
+
+    def objective(of, inputs, targets):
+        return loss(of(inputs), targets), of.penalty()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(objective, fullgraph=True, backend="eager")
+    gradients = []
+    for of, way in ((plain, objective), (method, compiled)):
+        of.train()
+        found = way(of, *batches[0])
+        of.backward(*found)
+        gradients.append([*found, *(p.grad for p in of.parameters() if p.grad is not None)])
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtlbook import saliency
 from mtlbook.backbones import TaskHeads
 from mtlbook.saliency import pairwise_distances, task_saliency
 
@@ -335,6 +336,32 @@ def test_equal_heads_are_at_distance_zero_without_nan(p, activation, zero):
 
 
 # Distances
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_distances_by_parts_are_the_distances(p, at_once, monkeypatch):
+    """On a GPU a part's buffer of all pairs' differences bounds the memory."""
+    s = torch.randn(TASKS, BATCH, 3, 2, dtype=torch.float64, requires_grad=True)
+    whole = pairwise_distances(s, p)
+    monkeypatch.setattr(saliency, "_at_once", lambda s, numbers: at_once)
+    found = pairwise_distances(s, p)
+    torch.testing.assert_close(found, whole)
+    weights = torch.randn(TASKS, TASKS, dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad((weights * found).sum(), s),
+        torch.autograd.grad((weights * whole).sum(), s),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_buffer_of_differences_is_bounded():
+    s = torch.empty(50, 100, 1792, device="meta")
+    assert saliency._at_once(s, 1) == saliency.BUFFER // 2500
+    assert saliency._at_once(s, 1792) == saliency.BUFFER // (2500 * 1792)
+    assert saliency._at_once(torch.empty(2, 3, 4), 1) == 12
+    assert saliency._at_once(torch.empty(2, 0, 4), 1) == 1
 
 
 @pytest.mark.parametrize("p", [1, 2, "cosine"])

@@ -400,6 +400,19 @@ def test_predict_gives_every_sample_once_and_in_order():
             torch.testing.assert_close(found[t], out)
 
 
+def test_shared_inputs_are_predicted_from_where_they_lie():
+    """Slices are views: a probe copies no sample."""
+    inputs = torch.randn(70, 4)
+    tasks = TaskSet(
+        "own", [Task(name, inputs, torch.zeros(70).long(), classes=2) for name in ("a", "b")]
+    )
+    method = STL(mlp(4, tasks.outputs, seed=0))
+    seen = []
+    method.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][1]))
+    predict(method, tasks, chunk=64)
+    assert [part.data_ptr() for part in seen] == [inputs.data_ptr(), inputs[64:].data_ptr()]
+
+
 # Not-a-number never becomes a score
 
 METHODS = {

@@ -21,7 +21,7 @@ from mtlbook import datasets, workflow
 from mtlbook.ledger import currency
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
-from mtlbook.workflow import rerun
+from mtlbook.workflow import progress, rerun, schedule
 
 PACKAGE = Path(workflow.__file__).resolve().parents[2]
 
@@ -249,6 +249,65 @@ def test_where_picks_runs(project):
     assert ids("seconds=0.2,arm=a") == ["arm=a,seconds=0.2"]
     with pytest.raises(workflow.WorkflowError, match=r"such as arm=a,seconds=0\.1, got 'arm=c'"):
         ids("arm=c")
+
+
+# Which begin first
+
+
+def took(project, name, seconds, **provenance):
+    """A committed result whose runs took so long."""
+    of = {run: {"wall_seconds": s} for run, s in seconds.items()}
+    data = {"name": "toy", "tier": "embedded", "stand_in_for": None}
+    result = Result(name, {}, data=data, provenance={"runs": [{"of": of}], **provenance})
+    result.save(project.root / "data" / "results" / f"{name}.json")
+
+
+def test_a_run_is_expected_to_take_what_an_earlier_one_took(project):
+    project.profile(each={"arm": ["a", "b", "c"]})
+
+    def expected():
+        return list(schedule.expected_seconds(project.root, project.expand()).values())
+
+    assert expected() == [1, 1, 1]  # nothing is known
+    took(project, "tiny", {"arm=a": 2, "arm=b": 40})
+    assert expected() == [2, 40, 21]
+    stale = project.expand()[0].result.with_suffix(".json.stale")
+    stale.parent.mkdir(parents=True)
+    stale.write_text(json.dumps({"provenance": {"wall_seconds": 7}}))
+    assert expected() == [7, 40, 21]
+    stale.write_text("{")
+    assert expected() == [2, 40, 21]
+
+
+def test_a_tuning_goes_before_what_waits_for_it(project):
+    project.tuned_by("tuning")
+    took(project, "tuning", {"all": 3})
+    took(project, "tiny", {"all": 40})
+    found = schedule.priorities(project.root, project.expand())
+    assert found == {"tuning all": 43, "tiny all": 40}
+
+
+@side_by_side()
+def test_the_longest_run_begins_first(project):
+    project.profile(each={"arm": ["a", "b", "c"]})
+    took(project, "tiny", {"arm=a": 1, "arm=b": 30, "arm=c": 10})
+    code, _, err = project.reproduce("--cores", "1")
+    assert code == 0, err
+    began = {arm: project.times(f"{arm}0")[0] for arm in "abc"}
+    assert sorted(began, key=began.get) == ["b", "c", "a"]
+
+
+def test_progress_says_cpu_seconds_and_what_is_left(project, capsys):
+    project.profile(each={"arm": ["a", "b"]})
+    runs = project.expand()
+    runs[0].result.parent.mkdir(parents=True)
+    runs[0].result.write_text(json.dumps({"provenance": {"cpu_seconds": 12.3}}))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    progress.show_progress(ended, runs, {"tiny arm=a": 1.0, "tiny arm=b": 3.0})
+    assert (
+        "[1/2] tiny arm=a  (12 CPU s, elapsed 00:00, about 00:00 left)" in capsys.readouterr().out
+    )
 
 
 @side_by_side()

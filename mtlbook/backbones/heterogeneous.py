@@ -145,7 +145,7 @@ class TaskConvnets(nn.Module):
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1) -> Tensor:
     """Convolution of the same size, max-pooling over 2 x 2, ReLU."""
-    if x.device.type == "cpu":  # a third of the step's time
+    if x.device.type == "cpu":  # 12 to 27 % of the step's time
         x = x.contiguous(memory_format=torch.channels_last)
     # ReLU after the pooling: it is monotone, so the two commute, and there is a quarter to do.
     return F.max_pool2d(F.conv2d(x, weight, bias, padding="same", groups=groups), 2).relu()

@@ -24,10 +24,15 @@ def list_all(options: argparse.Namespace) -> int:
     print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     print("experiments")
     path = root / repository.EXPERIMENTS
-    for name, experiment in workflow.load_experiments(path).items():
+    experiments = workflow.load_experiments(path)
+    of: dict[tuple[str, str], list] = {}
+    for profile in {profile for each in experiments.values() for profile in each.profiles}:
+        for run in workflow.expand(path, profile):
+            of.setdefault((run.experiment, profile), []).append(run)
+    for name, experiment in experiments.items():
         print(f"  {name}: {experiment.title}")
         for profile in experiment.profiles:
-            runs = workflow.expand(path, profile, [name])
+            runs = of[name, profile]
             data = ", ".join(experiment.sets) or "made by the notebook"
             state = runs[0].skip or f"data: {data}"
             print(f"    {profile:<7} {len(runs):>3} runs  {state}")

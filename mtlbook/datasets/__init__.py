@@ -9,28 +9,18 @@ and a function in `LOADERS` (and, if it is fetched, in `FETCHERS`).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mtlbook.datasets import (
-    cache,
-    domains,
-    download,
-    efficientnet,
-    gated,
-    glyphs,
-    images,
-    office,
-    omniglot,
-    one_vs_all,
-    regression,
-)
+from mtlbook.datasets import cache, download
 from mtlbook.datasets.cache import DataError
-from mtlbook.datasets.office import published_splits
 from mtlbook.datasets.registry import Entry, cache_dir, entries, entry, is_read_only
-from mtlbook.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from mtlbook.tasks import TaskSet
 
 __all__ = [
     "DataError",
@@ -47,46 +37,70 @@ __all__ = [
     "verify",
 ]
 
+
+def _later(function: str) -> Callable[..., Any]:
+    """A function of this package, imported when it is called.
+
+    Loaders need torch, and which sets there are and whether they are here is asked more often.
+    """
+    module, name = function.split(".")
+
+    def call(*args: Any, **options: Any) -> Any:
+        return getattr(import_module(f"{__name__}.{module}"), name)(*args, **options)
+
+    return call
+
+
 #: name -> function that returns the list of tasks; of a fetched set it is given the verified file.
 LOADERS = {
-    "omniglot_28": omniglot.load_28,
-    "omniglot_105": omniglot.load_105,
-    "mnist": images.load_split,
-    "usps_16": images.load_split,
-    "cifar10_12k": images.load_split,
-    "cifar_mtl": one_vs_all.load_cifar_mtl,
-    "cifar_mtl_efflite0": one_vs_all.load_cifar_efflite0,
-    "notmnist": images.load_notmnist,
-    "office_caltech10": office.load_images,
-    "office_caltech10_efflite0": office.load_efflite0,
-    "office_caltech10_surf800": office.load_surf800,
-    "office_home": gated.load_domains,
-    "office_home_efflite0": office.load_efflite0,
-    "imageclef_da": gated.load_domains,
-    "imageclef_da_efflite0": office.load_efflite0,
-    "celeba": gated.load_celeba,
-    "coco": gated.load_coco,
-    "school": regression.load_school,
-    "sarcos": regression.load_sarcos,
-    "digits": images.load_digits,
-    "mnist5k": images.load_mnist5k,
-    "mnist_one_vs_all": one_vs_all.load_mnist_one_vs_all,
-    "glyphs": glyphs.load,
-    "digit_domains": domains.load,
+    "omniglot_28": _later("omniglot.load_28"),
+    "omniglot_105": _later("omniglot.load_105"),
+    "mnist": _later("images.load_split"),
+    "usps_16": _later("images.load_split"),
+    "cifar10_12k": _later("images.load_split"),
+    "cifar_mtl": _later("one_vs_all.load_cifar_mtl"),
+    "cifar_mtl_efflite0": _later("one_vs_all.load_cifar_efflite0"),
+    "notmnist": _later("images.load_notmnist"),
+    "office_caltech10": _later("office.load_images"),
+    "office_caltech10_efflite0": _later("office.load_efflite0"),
+    "office_caltech10_surf800": _later("office.load_surf800"),
+    "office_home": _later("gated.load_domains"),
+    "office_home_efflite0": _later("office.load_efflite0"),
+    "imageclef_da": _later("gated.load_domains"),
+    "imageclef_da_efflite0": _later("office.load_efflite0"),
+    "celeba": _later("gated.load_celeba"),
+    "coco": _later("gated.load_coco"),
+    "school": _later("regression.load_school"),
+    "sarcos": _later("regression.load_sarcos"),
+    "digits": _later("images.load_digits"),
+    "mnist5k": _later("images.load_mnist5k"),
+    "mnist_one_vs_all": _later("one_vs_all.load_mnist_one_vs_all"),
+    "glyphs": _later("glyphs.load"),
+    "digit_domains": _later("domains.load"),
 }
 #: name -> function that converts what was downloaded into a scratch folder to canonical arrays.
 FETCHERS = {
-    "omniglot_28": omniglot.fetch_28,
-    "omniglot_105": omniglot.fetch_105,
-    "mnist": images.fetch_mnist,
-    "usps_16": images.fetch_usps,
-    "cifar10_12k": images.fetch_cifar10_12k,
-    "cifar_mtl": images.fetch_cifar10_12k,
-    "cifar_mtl_efflite0": one_vs_all.make_cifar_efflite0,
-    "office_home_efflite0": lambda scratch: gated.make_efflite0("office_home"),
-    "imageclef_da_efflite0": lambda scratch: gated.make_efflite0("imageclef_da"),
+    "omniglot_28": _later("omniglot.fetch_28"),
+    "omniglot_105": _later("omniglot.fetch_105"),
+    "mnist": _later("images.fetch_mnist"),
+    "usps_16": _later("images.fetch_usps"),
+    "cifar10_12k": _later("images.fetch_cifar10_12k"),
+    "cifar_mtl": _later("images.fetch_cifar10_12k"),
+    "cifar_mtl_efflite0": _later("one_vs_all.make_cifar_efflite0"),
+    "office_home_efflite0": lambda scratch: _later("gated.make_efflite0")("office_home"),
+    "imageclef_da_efflite0": lambda scratch: _later("gated.make_efflite0")("imageclef_da"),
 }
 Status = Literal["embedded", "cached", "makeable", "missing", "corrupt"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "published_splits":
+        return import_module(f"{__name__}.office").published_splits
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def names() -> list[str]:
@@ -155,6 +169,8 @@ def load(name: str, **options: Any) -> TaskSet:
         path = fetch(name) if status(name) == "makeable" else _verified(source)
         tasks = LOADERS[name](path, **options)
         sha256 = _sha256(source, path)
+    from mtlbook.tasks import TaskSet
+
     return TaskSet(
         name=name,
         tasks=tuple(tasks),
@@ -179,8 +195,8 @@ def status(name: str) -> Status:
     try:
         _verified(source)
     except DataError as error:
-        if error.state == "missing" and source.made_from and efficientnet.installed():
-            return "makeable" if status(source.made_from) == "cached" else "missing"
+        if error.state == "missing" and source.made_from and status(source.made_from) == "cached":
+            return "makeable" if _later("efficientnet.installed")() else "missing"
         return error.state
     return "cached"
 
@@ -325,12 +341,20 @@ def _verify(name: str) -> dict[str, Any]:
 
 def _verified(source: Entry, *, again: bool = False) -> Path:
     """The file or folder of a data set, once it is what it should be."""
-    return gated.verified(source) if source.is_folder else cache.verified(source, again=again)
+    return (
+        _later("gated.verified")(source)
+        if source.is_folder
+        else cache.verified(source, again=again)
+    )
 
 
 def _sha256(source: Entry, path: Path) -> str | None:
     """The hash of a data set whose file or folder was found right."""
-    return gated.sha256(source, path) if source.is_folder else cache.known_sha256(source, path)
+    return (
+        _later("gated.sha256")(source, path)
+        if source.is_folder
+        else cache.known_sha256(source, path)
+    )
 
 
 def _embedded_sha256(tasks) -> str:

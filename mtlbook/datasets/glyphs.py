@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
+from mtlbook.datasets.derived import derived
 from mtlbook.datasets.registry import one_of, require
 from mtlbook.tasks import Task
 
@@ -148,6 +150,33 @@ def load(
 
 @lru_cache(maxsize=4 * len(ALPHABETS))
 def _task(name: str, drawers: int, size: int, seed: int) -> Task:
+    """As `render` draws it, from the data cache where it is there."""
+
+    def make() -> dict[str, np.ndarray]:
+        task = render(name, drawers, size, seed)
+        return {"inputs": task.inputs.numpy(), "targets": task.targets.numpy()}
+
+    given = {"alphabet": name, "drawers": drawers, "size": size, "seed": seed}
+    made = derived("glyphs", make, **shaped_by(), **given)
+    targets = torch.from_numpy(made["targets"])
+    classes = int(targets[-1]) + 1
+    groups = torch.arange(drawers).repeat(classes)
+    return Task(name, torch.from_numpy(made["inputs"]), targets, classes=classes, groups=groups)
+
+
+def shaped_by() -> dict[str, Any]:
+    """What the images depend on, as :func:`mtlbook.datasets.derived.derived` asks for it."""
+    from PIL import features
+
+    return {
+        "files": [__file__, *map(_file, FACES)],
+        "packages": ["matplotlib", "pillow"],
+        "freetype": features.version("freetype2"),
+    }
+
+
+def render(name: str, drawers: int, size: int, seed: int) -> Task:
+    """Draw an alphabet; parameters as in `load`."""
     characters, faces = coverage(name)
     images = [
         _draw(characters, faces, size, np.random.default_rng([seed, zlib.crc32(name.encode()), d]))

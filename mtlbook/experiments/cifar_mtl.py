@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtlbook import datasets
+from mtlbook.datasets import efficientnet
+from mtlbook.datasets.cache import content_sha256
+from mtlbook.datasets.derived import derived
 from mtlbook.tasks import TaskSet
 
 VALIDATION_SEED = 2022  # of the images that are set aside for validation, once and for all
@@ -61,13 +64,11 @@ def feature_maps(tasks: TaskSet, *, size: int = 64, blocks: int = 11, batch: int
     """The images as maps of a frozen EfficientNet-Lite0 with its ImageNet weights.
 
     The script's images of 64 px (bilinear) through the stem and the first 11 of 16 blocks are maps
-    of 112 x 4 x 4, at a sixteenth of the side.
+    of 112 x 4 x 4, at a sixteenth of the side. They are kept in the data cache.
     """
-    from mtlbook.datasets.efficientnet import pretrained
+    network = efficientnet.pretrained()
 
-    network = pretrained()
-
-    def maps(images: Tensor) -> Tensor:
+    def compute(images: Tensor) -> Tensor:
         parts = []
         for part in images.split(batch):
             x = F.interpolate(part, (size, size), mode="bilinear", align_corners=False)
@@ -77,6 +78,19 @@ def feature_maps(tasks: TaskSet, *, size: int = 64, blocks: int = 11, batch: int
                 x = block(x)
             parts.append(x.contiguous())
         return torch.cat(parts)
+
+    def maps(images: Tensor) -> Tensor:
+        made = derived(
+            "feature-maps",
+            lambda: {"maps": compute(images).numpy()},
+            files=[__file__, efficientnet.__file__],
+            packages=[],
+            images=content_sha256({"images": images.numpy()}),
+            network=content_sha256({k: x.numpy() for k, x in network.state_dict().items()}),
+            shape=[size, blocks, batch],
+            threads=torch.get_num_threads(),  # sums in another order
+        )
+        return torch.from_numpy(made["maps"])
 
     return tasks.map_inputs(maps)
 

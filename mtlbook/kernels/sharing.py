@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 Similarity = Literal["cosine", "pearson", "gaussian"] | Callable[[Tensor], Tensor]
 PAIRS = ("all", "mutual-best")
+BLOCK = 4096  # kernels whose rows are computed at a time; more than that are many
 
 
 # Similarity
@@ -35,11 +37,14 @@ def cosine_similarity(kernels: Tensor) -> Tensor:
             [0.7071, 1.0000, 0.0000],
             [0.0000, 0.0000, 1.0000]])
     """
-    rows = _rows(kernels)
+    unit = _unit(_rows(kernels))
+    return (unit @ unit.mT).clamp_(-1, 1).fill_diagonal_(1)
+
+
+def _unit(rows: Tensor) -> Tensor:
     # in float64, in which the squares of float32 neither overflow nor vanish
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    unit = rows / torch.where(length > 0, length, 1).to(rows.dtype)
-    return (unit @ unit.mT).clamp_(-1, 1).fill_diagonal_(1)
+    return rows / torch.where(length > 0, length, 1).to(rows.dtype)
 
 
 def pearson_similarity(kernels: Tensor) -> Tensor:
@@ -127,6 +132,12 @@ def pair_weights(
     Returns
     -------
     Tensor, shape ``(P, P)``
+
+    Raises
+    ------
+    ValueError
+        Also if the pairs of very many kernels do not fit into the memory that is free. Cosines of
+        all pairs take that of W alone, anything else a few times as much.
     """
     rows = _rows(kernels)
     if not rho >= 0:
@@ -139,6 +150,13 @@ def pair_weights(
         )
     if cross_task_only and tasks is None:
         raise ValueError("tasks: expected the task of each kernel with cross_task_only, got None")
+    if len(rows) > BLOCK:
+        constant = not (torch.is_grad_enabled() and rows.requires_grad)
+        by_rows = constant and (pairs, similarity, logits) == ("all", "cosine", None)
+        _check_memory(rows, 1 if by_rows and order is None else 4)
+        if by_rows:
+            w = _weights_by_rows(rows, rho, tasks if cross_task_only else None)
+            return w if order is None else w[order][:, order]
     s = (similarity if callable(similarity) else MEASURES[similarity])(rows)
     if cross_task_only:
         s = s.masked_fill(_same_task(tasks, rows), -torch.inf)
@@ -153,6 +171,46 @@ def pair_weights(
         w = w.fill_diagonal_(1)
         w /= w.sum(1, keepdim=True)
     return w if order is None else w[order][:, order]
+
+
+def _weights_by_rows(rows: Tensor, rho: float, tasks: Tensor | Sequence[int] | None) -> Tensor:
+    """The weights of cosines, a block of rows at a time in the place where they stay."""
+    unit, w = _unit(rows), rows.new_empty(len(rows), len(rows))
+    for start in range(0, len(rows), BLOCK):
+        block = w[start : start + BLOCK]
+        torch.matmul(unit[start : start + BLOCK], unit.mT, out=block)
+        block.clamp_(-1, 1)
+        if tasks is not None:
+            tasks = torch.as_tensor(tasks, device=rows.device)
+            block.masked_fill_(tasks[start : start + BLOCK, None] == tasks, -torch.inf)
+        F.threshold_(block, rho, 0.0)
+        block.diagonal(start).fill_(1)
+        block /= block.sum(1, keepdim=True)
+    return w
+
+
+def _check_memory(rows: Tensor, matrices: int) -> None:
+    """Refuse what would fill the memory, and say how much it would take."""
+    pairs, free = len(rows) ** 2, _free_memory(rows.device)
+    needed = matrices * pairs * rows.element_size()
+    if free is not None and needed > free:
+        raise ValueError(
+            f"kernels: expected so few that their pairs fit into memory, got {len(rows):,} with "
+            f"{pairs:,} pairs, which take {needed / 1e9:.1f} GB where {free / 1e9:.1f} GB are free"
+        )
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that could be had on a device; None where that is not known."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if device.type == "cpu" else None
 
 
 def aggregate(

@@ -15,6 +15,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mtlbook.documents import read_yaml
 from mtlbook.ledger.rules import CurveRule, Printed, Rule, ValueRule, printed_margin
 
 
@@ -180,7 +181,7 @@ def load(path: str | os.PathLike) -> Claims:
     """
     path = Path(path)
     try:
-        return Claims.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Claims.model_validate(read_yaml(path))
     except yaml.YAMLError as error:
         raise ClaimError(f"{path}: not YAML ({error})") from error
     except ValidationError as error:

@@ -12,6 +12,7 @@ from mtlbook.ledger.results import Result, ResultError
 _VOLATILE = (
     "started",
     "wall_seconds",
+    "cpu_seconds",
     "peak_memory_mb",
     "peak_device_memory_mb",
     "run",

@@ -110,6 +110,7 @@ def describe_process(started: tuple[datetime, float], device: str) -> dict[str, 
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "started": started[0].isoformat(timespec="seconds"),
         "wall_seconds": round(time.perf_counter() - started[1], 3),
+        "cpu_seconds": round(time.process_time(), 3),  # of the process, its imports among them
         "peak_memory_mb": _peak_memory_mb(),
     }
     if device.startswith("cuda"):

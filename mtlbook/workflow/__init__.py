@@ -10,7 +10,8 @@ The scheduling is Snakemake's (``workflow/Snakefile``); it calls ``python -m mtl
 
 - `catalogue`: the file, its parameters checked, its lists expanded;
 - `execution`: one run, and whether a finished one is still current;
-- `supervision`: all runs of a profile; `progress`: what a terminal shows meanwhile;
+- `supervision`: all runs of a profile; `schedule`: which begin first; `progress`: what a terminal
+  shows meanwhile;
 - `collection`: finished runs, merged; `rerun`: a random run of each committed result, repeated.
 """
 
@@ -25,6 +26,7 @@ from mtlbook.workflow.catalogue import (
 from mtlbook.workflow.collection import collect, read_runs, recorded
 from mtlbook.workflow.execution import RunError, execute_run, is_current, set_stale_aside
 from mtlbook.workflow.rerun import Repetition, rerun_random
+from mtlbook.workflow.schedule import priorities
 from mtlbook.workflow.supervision import reproduce, snakemake_command
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "expand",
     "is_current",
     "load_experiments",
+    "priorities",
     "read_runs",
     "recorded",
     "reproduce",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mtlbook.documents import read_yaml
 from mtlbook.ledger import repository
 
 PROFILES = ("smoke", "laptop", "paper")
@@ -127,8 +128,7 @@ def load_experiments(path: str | os.PathLike) -> dict[str, Experiment]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _File.model_validate(content).experiments
+        return _File.model_validate(read_yaml(path)).experiments
     except OSError as error:
         raise WorkflowError(f"{path}: no experiments ({error.strerror})") from error
     except yaml.YAMLError as error:

@@ -6,13 +6,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mtlbook.workflow.catalogue import Run
+from mtlbook.workflow.schedule import cpu_seconds
 
 
-def show_progress(process: subprocess.Popen, runs: Sequence[Run]) -> None:
-    """Print a line a finished run until Snakemake ends; on a terminal also a bar a running one."""
+def show_progress(
+    process: subprocess.Popen, runs: Sequence[Run], seconds: Mapping[str, float]
+) -> None:
+    """Print a line a finished run until Snakemake ends; on a terminal also a bar a running one.
+
+    ``seconds`` are those that each run is expected to take, by name.
+    """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
@@ -28,9 +34,13 @@ def show_progress(process: subprocess.Popen, runs: Sequence[Run]) -> None:
                 if run.name in bars:
                     bars.pop(run.name).close()
                 done, elapsed = len(runs) - len(waiting), time.monotonic() - started
-                left = elapsed / done * len(waiting)
+                to_do = sum(seconds[run.name] for run in waiting)
+                left = elapsed * to_do / (sum(seconds[run.name] for run in runs) - to_do)
+                cpu = cpu_seconds(run)
                 tqdm.write(
-                    f"[{done}/{len(runs)}] {run.name}  (elapsed {tqdm.format_interval(elapsed)}, "
+                    f"[{done}/{len(runs)}] {run.name}  ("
+                    + (f"{cpu:.0f} CPU s, " if cpu is not None else "")
+                    + f"elapsed {tqdm.format_interval(elapsed)}, "
                     f"about {tqdm.format_interval(left)} left)"
                 )
                 sys.stdout.flush()

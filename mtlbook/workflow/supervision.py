@@ -19,6 +19,7 @@ from mtlbook.ledger.provenance import package_root
 from mtlbook.workflow.catalogue import Run, WorkflowError, expand
 from mtlbook.workflow.execution import set_aside, set_stale_aside, set_waiting_aside
 from mtlbook.workflow.progress import show_progress
+from mtlbook.workflow.schedule import expected_seconds
 
 MARK = "MTLBOOK_DRIVER"  # in the environment of every worker: the folder that it works for
 
@@ -130,7 +131,7 @@ def reproduce(
                 start_new_session=True,
             )
             try:
-                show_progress(process, unfinished)
+                show_progress(process, unfinished, expected_seconds(root, unfinished))
             finally:
                 stop_workers(folder)
                 process.wait()

@@ -1,0 +1,21 @@
+"""YAML files, read by the C parser where there is one: seven to ten times as fast, same content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """The content of a YAML file of plain values.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is not YAML.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # wheels bring libyaml, a build may not
+    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)

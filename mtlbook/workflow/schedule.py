@@ -1,0 +1,75 @@
+"""How long runs will take, by what earlier ones took: the longest begin first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from mtlbook.workflow.catalogue import Run
+
+
+def expected_seconds(root: Path, runs: Sequence[Run]) -> dict[str, float]:
+    """Seconds that each run is expected to take, by its name.
+
+    As an earlier one in the runs folder took, finished or set aside; else as that of the committed
+    result did; else the mean of its experiment's runs, or of all. Only an order hangs on it.
+    """
+    committed = {name: _committed(root, name) for name in {run.experiment for run in runs}}
+    known = [seconds for of in committed.values() for seconds in of.values()]
+    found = {}
+    for run in runs:
+        of = committed[run.experiment]
+        typical = mean(of.values()) if of else mean(known) if known else 1.0
+        found[run.name] = _earlier(run) or of.get(run.id) or typical
+    return found
+
+
+def priorities(root: Path, runs: Sequence[Run]) -> dict[str, int]:
+    """What has most work behind it has the highest priority, by the name of the run.
+
+    That is its own time, and that of the longest run which waits for it.
+    """
+    seconds = expected_seconds(root, runs)
+    behind: dict[str, float] = {}
+
+    def path(run: Run) -> float:
+        """Of tunings the tables wait, and of those nobody: no chain is long."""
+        if run.name not in behind:
+            behind[run.name] = 0.0  # in a circle nobody is first
+            waiting = [path(other) for other in runs if run.experiment in other.uses]
+            behind[run.name] = seconds[run.name] + max(waiting, default=0.0)
+        return behind[run.name]
+
+    return {run.name: round(path(run)) for run in runs}
+
+
+def cpu_seconds(run: Run) -> float | None:
+    """CPU seconds of the kernel of a finished run; None where its result does not say."""
+    return _provenance(run.result).get("cpu_seconds")
+
+
+def _earlier(run: Run) -> float | None:
+    """Of the result that is there, or was set aside."""
+    for path in (run.result, run.waiting, run.result.with_name(run.result.name + ".stale")):
+        if seconds := _provenance(path).get("wall_seconds"):
+            return seconds
+    return None
+
+
+def _committed(root: Path, experiment: str) -> dict[str, float]:
+    entries = _provenance(root / "data" / "results" / f"{experiment}.json").get("runs", [])
+    of: dict[str, Mapping[str, Any]] = {}
+    for entry in entries:
+        of.update(entry.get("of", {}))
+    return {run: about["wall_seconds"] for run, about in of.items() if about.get("wall_seconds")}
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """Without the checks of a result, which a guess need not pass."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["provenance"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
