@@ -279,7 +279,7 @@ class MRN(NetworkMethod):
             self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
         size, rank = covariance.basis.shape
         self._buffers.pop(f"{name}_{which}_precision", None)  # of an earlier one of full rank
-        if rank == size:
+        if 2 * rank > size:  # a product with the inverse is cheaper than two with the basis
             inverse = covariance.solve(torch.eye(size).to(covariance.basis))
             self.register_buffer(f"{name}_{which}_precision", inverse)
 
