@@ -111,7 +111,7 @@ def test_published_rows_count_within_the_task_and_repeat(cached):
 def test_published_splits_need_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path))
     with pytest.raises(
-        DataError, match=r"office_caltech10\.npz is missing.*put office_caltech10\.npz there"
+        DataError, match=r"office_caltech10\.npz is missing.*mtlbook data fetch office_caltech10"
     ):
         datasets.published_splits(5)
 
