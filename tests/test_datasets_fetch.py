@@ -5,6 +5,8 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -360,3 +362,37 @@ def test_one_unreadable_file_stops_no_listing(sources, folder, monkeypatch):
     (folder / "imageclef_da").mkdir()
     (folder / "imageclef_da" / "cList.txt").write_bytes(b"\xff\xfe no text")
     assert datasets.status("imageclef_da") == "corrupt"
+
+
+KILLED = """
+import os, signal
+import numpy as np
+from pathlib import Path
+from mtlbook.datasets import workplace
+
+def make(rows):
+    if rows.start == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.arange(rows.start, rows.stop)
+
+with workplace.of(Path("."), "a") as scratch:
+    (scratch / "linked").write_text("a download")
+    workplace.in_parts(scratch, 6, make, size=2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals of POSIX")
+def test_killed_while_it_computes(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
+    assert killed.returncode == -9 and "linked" in files(tmp_path)
+    made = []
+
+    def make(rows):
+        made.append(rows.start)
+        return np.arange(rows.start, rows.stop)
+
+    with workplace.of(tmp_path, "a") as scratch:  # the lock went with its owner
+        assert not (scratch / "linked").exists()
+        assert workplace.in_parts(scratch, 6, make, size=2).tolist() == list(range(6))
+        workplace.finished(scratch)
+    assert made == [4] and list(tmp_path.iterdir()) == []
