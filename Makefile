@@ -21,12 +21,12 @@ PYTEST := python -m pytest -n $(CORES) --dist loadfile
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
-.PHONY: help reproduce rerun test lint notebooks golden outputs book lock clean
+.PHONY: help reproduce data rerun test lint notebooks golden outputs book lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
 	@echo
-	@echo "variables:  PROFILE=smoke|laptop|paper (now: $(PROFILE))   CORES=$(CORES)   PYTHON=$(PYTHON)"
+	@echo "variables:  PROFILE=smoke|laptop|paper (now: $(PROFILE))   CORES=$(CORES)   PYTHON=$(PYTHON)   DATA=fetch"
 
 # Built when missing, and brought up to date when the lock or the project file has changed.
 $(READY): requirements.lock pyproject.toml
@@ -39,7 +39,12 @@ $(READY): requirements.lock pyproject.toml
 
 .venv: $(READY)  ## the Python environment, from requirements.lock
 
+data: $(READY)  ## every data set with a public source, downloaded, made and checked
+	mtlbook data fetch --all
+
 reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
+	@test "$(DATA)" != fetch || mtlbook data fetch --all \
+		|| echo "experiments on the sets that could not be fetched are skipped"
 	@mkdir -p _build; python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
 	trap 'kill $$book 2>/dev/null; exit 130' INT TERM; \
 	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \

@@ -397,6 +397,7 @@ def test_reproduce_refuses_unknown_experiments(project, capsys):
 def test_reproduce_skips_what_has_no_data(project, capsys, monkeypatch):
     monkeypatch.setattr(datasets, "names", lambda: ["far"])
     monkeypatch.setattr(datasets, "available", lambda name: False)
+    monkeypatch.setattr(datasets, "how_to_get", lambda name: f"mtlbook data fetch {name}")
     path = project / "notebooks/experiments.yaml"
     path.write_text(path.read_text().replace("    notebook:", "    data: far\n    notebook:"))
     assert cli.main(["reproduce"]) == 0

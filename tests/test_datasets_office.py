@@ -1,6 +1,7 @@
 """Office-Caltech10: three views of the same images, and the published splits."""
 
 import io
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from mtlbook import datasets
-from mtlbook.datasets import DataError, cache, office, registry
+from mtlbook.datasets import DataError, cache, office, prints, registry
 
 PIL_Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("yaml")
@@ -111,7 +112,7 @@ def test_published_rows_count_within_the_task_and_repeat(cached):
 def test_published_splits_need_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path))
     with pytest.raises(
-        DataError, match=r"office_caltech10\.npz is missing.*put office_caltech10\.npz there"
+        DataError, match=r"office_caltech10\.npz is missing.*mtlbook data fetch office_caltech10"
     ):
         datasets.published_splits(5)
 
@@ -143,3 +144,46 @@ def test_three_views_of_the_same_images():
             assert len(task.select(train)) == len(train) and max(train.max(), test.max()) < len(
                 task
             )
+
+
+FEATURES = ("office_caltech10_efflite0", "pacs_efflite0")
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_made_elsewhere_are_accepted_by_fingerprint(name, tmp_path, monkeypatch):
+    """Last digits may differ; a picture in the place of another one, or another label, may not."""
+    if not datasets.available(name):
+        pytest.skip(f"{name} is not in the cache")
+    entry = registry.entry(name)
+    arrays = cache.read(datasets.cache_dir() / entry.file)
+    assert max(prints.distance(name, arrays).values()) < 1e-5
+    monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr(cache, "_checked", {})
+    noise = np.random.default_rng(0).standard_normal(arrays["feat"].shape)
+    near = {**arrays, "feat": (arrays["feat"] * (1 + 1e-3 * noise)).astype(np.float16)}
+    np.savez(tmp_path / entry.file, **near)  # as copied, with no hash beside it
+    assert datasets.load(name).sha256 == cache.content_sha256(near) != entry.sha256
+    cache.publish(entry, near)
+    assert datasets.verify(name)[0]["ok"] and datasets.identity(name) == cache.content_sha256(near)
+    swapped = {**arrays, "feat": arrays["feat"].copy()}
+    swapped["feat"][:5] = arrays["feat"][-5:]
+    relabelled = {**arrays, "label": arrays["label"].copy()}
+    relabelled["label"][0] += 1
+    for wrong in (swapped, relabelled):
+        assert prints.differs(entry, wrong)
+        with pytest.raises(DataError, match="wrote nothing"):
+            cache.publish(entry, wrong)
+
+
+@pytest.mark.skipif(
+    not datasets.available("office_caltech10") or "MTLBOOK_MIRROR" not in os.environ,
+    reason="needs the canonical file, and a mirror of the sources",
+)
+def test_pictures_made_here_are_those_of_the_canonical_file(tmp_path, monkeypatch):
+    path = datasets.cache_dir() / registry.entry("office_caltech10").file
+    monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr(cache, "_checked", {})
+    made, known = cache.read(datasets.fetch("office_caltech10")), cache.read(path)
+    assert max(prints.distance("office_caltech10", made).values()) < 0.005
+    exact = set(known) - {"jpeg", "jpeg_offsets"}
+    assert all(np.array_equal(made[key], known[key]) for key in exact)

@@ -321,6 +321,7 @@ def test_data_is_passed_and_a_missing_set_is_a_reason_to_skip(project, monkeypat
     monkeypatch.setattr(datasets, "names", lambda: ["here", "gone"])
     monkeypatch.setattr(datasets, "available", lambda name: name == "here")
     monkeypatch.setattr(datasets, "identity", lambda name: f"hash of {name}")
+    monkeypatch.setattr(datasets, "how_to_get", lambda name: f"mtlbook data fetch {name}")
     project.profile(data="here")
     (run,) = project.expand()
     assert run.parameters == {"data": "here"} and run.skip is None

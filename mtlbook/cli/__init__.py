@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mtlbook import __version__
 from mtlbook.cli import commands
+from mtlbook.cli import data as data_sets
 
 EPILOG = """\
 exit codes: 0 success; 1 a committed verdict no longer follows, a file was changed that must not be
@@ -73,9 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add("list", commands.list_all, "list papers, methods, experiments and the number of claims")
 
-    data = add("data", commands.data, "list, fetch or verify data sets")
+    data = add("data", data_sets.data, "list, fetch or verify data sets")
     data.add_argument("action", choices=("list", "fetch", "verify"))
     data.add_argument("names", nargs="*", metavar="NAME", help="data sets; verify: default all")
+    data.add_argument("--all", action="store_true", help="fetch: every set with a public source")
 
     reproduce = add(
         "reproduce",

@@ -39,42 +39,6 @@ def list_all(options: argparse.Namespace) -> int:
     return 0
 
 
-def data(options: argparse.Namespace) -> int:
-    """List, fetch or verify data sets."""
-    from mtlbook import datasets
-
-    if options.action == "list":
-        if options.names:
-            raise ValueError("data list: takes no names")
-        for row in datasets.table():
-            size = "" if row["size"] is None else f"{row['size'] / 1e6:.1f} MB"
-            notes = [row["note"], row["stand_in_for"] and f"stand-in for {row['stand_in_for']}"]
-            print(
-                f"{row['name']:<25} {row['tier']:<9} {row['state']:<9} {size:>8}  "
-                f"sha256 {row['sha256'] or 'recorded at first use'}"
-            )
-            print("    " + "; ".join([row["title"], *filter(None, notes)]))
-            print(f"    licence: {row['licence']}")
-        print(f"cache: {datasets.cache_dir()} (MTLBOOK_DATA)")
-        return 0
-    if options.action == "fetch":
-        if not options.names:
-            raise ValueError("data fetch: expected at least one name; see: mtlbook data list")
-        try:
-            for name in options.names:
-                print(f"{name}: {datasets.fetch(name)}")
-        except datasets.DataError as error:
-            print(f"mtlbook: {error}", file=sys.stderr)
-            return 1
-        return 0
-    rows = datasets.verify(options.names or None)
-    for row in rows:
-        print(f"{row['name']:<25} {row['state']:<9} {row['why'] or 'as expected'}")
-    # A set that was asked for by name has to be there; among all, missing ones are no fault.
-    wrong = [row for row in rows if row["ok"] is False or (row["ok"] is None and options.names)]
-    return 1 if wrong else 0
-
-
 def reproduce(options: argparse.Namespace) -> int:
     """Make the unfinished runs of a profile."""
     from mtlbook import workflow

@@ -3,21 +3,21 @@
 ``load(name)`` gives a `mtlbook.tasks.TaskSet`. Nothing is downloaded unless `fetch` is called, and
 no file is read before its hash is right. Files live in ``$MTLBOOK_DATA`` (default
 ``~/.cache/mtlbook``); ``data/datasets.yaml`` says what they are. A new data set is an entry there
-and a function in `LOADERS` (and, if it is fetched, in `FETCHERS`).
+and a function in `LOADERS` (and, if it is fetched, in `FETCHERS`) of ``steps.py``.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtlbook.datasets import cache, download
+from mtlbook.datasets import cache, download, workplace
 from mtlbook.datasets.cache import DataError
 from mtlbook.datasets.registry import Entry, cache_dir, entries, entry, is_read_only
+from mtlbook.datasets.steps import FETCHERS, LOADERS, later
 
 if TYPE_CHECKING:
     from mtlbook.tasks import TaskSet
@@ -27,6 +27,7 @@ __all__ = [
     "available",
     "cache_dir",
     "fetch",
+    "how_to_get",
     "identity",
     "info",
     "load",
@@ -37,59 +38,6 @@ __all__ = [
     "verify",
 ]
 
-
-def _later(function: str) -> Callable[..., Any]:
-    """A function of this package, imported when it is called.
-
-    Loaders need torch, and which sets there are and whether they are here is asked more often.
-    """
-    module, name = function.split(".")
-
-    def call(*args: Any, **options: Any) -> Any:
-        return getattr(import_module(f"{__name__}.{module}"), name)(*args, **options)
-
-    return call
-
-
-#: name -> function that returns the list of tasks; of a fetched set it is given the verified file.
-LOADERS = {
-    "omniglot_28": _later("omniglot.load_28"),
-    "omniglot_105": _later("omniglot.load_105"),
-    "mnist": _later("images.load_split"),
-    "usps_16": _later("images.load_split"),
-    "cifar10_12k": _later("images.load_split"),
-    "cifar_mtl": _later("one_vs_all.load_cifar_mtl"),
-    "cifar_mtl_efflite0": _later("one_vs_all.load_cifar_efflite0"),
-    "notmnist": _later("images.load_notmnist"),
-    "office_caltech10": _later("office.load_images"),
-    "office_caltech10_efflite0": _later("office.load_efflite0"),
-    "office_caltech10_surf800": _later("office.load_surf800"),
-    "office_home": _later("gated.load_domains"),
-    "office_home_efflite0": _later("office.load_efflite0"),
-    "imageclef_da": _later("gated.load_domains"),
-    "imageclef_da_efflite0": _later("office.load_efflite0"),
-    "celeba": _later("gated.load_celeba"),
-    "coco": _later("gated.load_coco"),
-    "school": _later("regression.load_school"),
-    "sarcos": _later("regression.load_sarcos"),
-    "digits": _later("images.load_digits"),
-    "mnist5k": _later("images.load_mnist5k"),
-    "mnist_one_vs_all": _later("one_vs_all.load_mnist_one_vs_all"),
-    "glyphs": _later("glyphs.load"),
-    "digit_domains": _later("domains.load"),
-}
-#: name -> function that converts what was downloaded into a scratch folder to canonical arrays.
-FETCHERS = {
-    "omniglot_28": _later("omniglot.fetch_28"),
-    "omniglot_105": _later("omniglot.fetch_105"),
-    "mnist": _later("images.fetch_mnist"),
-    "usps_16": _later("images.fetch_usps"),
-    "cifar10_12k": _later("images.fetch_cifar10_12k"),
-    "cifar_mtl": _later("images.fetch_cifar10_12k"),
-    "cifar_mtl_efflite0": _later("one_vs_all.make_cifar_efflite0"),
-    "office_home_efflite0": lambda scratch: _later("gated.make_efflite0")("office_home"),
-    "imageclef_da_efflite0": lambda scratch: _later("gated.make_efflite0")("imageclef_da"),
-}
 Status = Literal["embedded", "cached", "makeable", "missing", "corrupt"]
 
 
@@ -126,9 +74,10 @@ def load(name: str, **options: Any) -> TaskSet:
         - ``omniglot_28``: ``alphabets``, a list of names; ``omniglot_105``: also ``size`` in pixels
         - ``mnist``, ``usps_16``, ``cifar10_12k``: ``split``, ``"train"``, ``"test"`` or ``"all"``
         - ``cifar_mtl``: ``size`` in pixels
-        - ``office_caltech10``: ``domains``, a list of names, ``size`` in pixels;
-          ``office_caltech10_efflite0``: ``domains``; ``office_caltech10_surf800``: ``domains``,
-          ``normalise``, ``"l2"``, ``"zscore"`` or ``"none"``
+        - ``office_caltech10``, ``pacs``: ``domains``, a list of names, ``size`` in pixels; their
+          features (``_efflite0``, ``_caffenet``, ``_googlenet``): ``domains``;
+          ``office_caltech10_surf800``: ``domains``, ``normalise``, ``"l2"``, ``"zscore"`` or
+          ``"none"``
         - ``office_home``, ``imageclef_da``: ``domains``, ``size``; their ``_efflite0``: ``domains``
         - ``celeba``: ``split``, ``size``, ``limit``; ``coco``: also ``categories``
         - ``school``: ``constant``
@@ -196,7 +145,7 @@ def status(name: str) -> Status:
         _verified(source)
     except DataError as error:
         if error.state == "missing" and source.made_from and status(source.made_from) == "cached":
-            return "makeable" if _later("efficientnet.installed")() else "missing"
+            return "makeable" if later("efficientnet.installed")() else "missing"
         return error.state
     return "cached"
 
@@ -215,16 +164,19 @@ def available(name: str) -> bool:
     return name in LOADERS and status(name) in ("embedded", "cached", "makeable")
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, then: Collection[str] = ()) -> Path:
     """Download a data set, or make it from another one, and put it in the cache when it is right.
 
     All of it happens in a scratch folder; the file appears under its name in one step, or not at
-    all. A right file that is there already is left alone, a corrupt one replaced.
+    all. A right file that is there already is left alone, a corrupt one replaced. What was finished
+    before a kill is not downloaded or computed again.
 
     Parameters
     ----------
     name : str
-        A data set of the fetched tier.
+        A data set of the fetched tier, or one that is made from a gated one.
+    then : collection of str
+        Data sets that will be fetched next: downloads that they share are kept for them.
 
     Returns
     -------
@@ -248,25 +200,41 @@ def fetch(name: str) -> Path:
     path = cache.locate(source)
     if status(name) == "cached":
         return path
+    if source.made_from in FETCHERS:
+        fetch(source.made_from)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_read_only(path.parent):
             raise PermissionError(f"{path.parent} is read-only")
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".fetch-{name}-") as scratch:
-            download.into(Path(scratch), source.downloads)
-            arrays = FETCHERS[name](Path(scratch))
-            return cache.publish(source, arrays)
+        with workplace.of(path.parent, name) as scratch:
+            _fetch(source, scratch, workplace.store(path.parent), then)
     except DataError:
         raise
-    except (OSError, RuntimeError) as error:  # the network, the folder, or a checksum
+    except (*cache.UNREADABLE, RuntimeError) as error:  # the network, the folder, other data
         raise DataError(
             path,
             status(name),
-            cache.known_sha256(source, path),
+            source.sha256 or source.content_sha256,
             f"nothing ({type(error).__name__}: {error})",
-            "a network and a folder that can be written to (MTLBOOK_DATA) are needed; then run: "
-            f"mtlbook data fetch {name}",
+            "a network (or MTLBOOK_MIRROR) and a folder that can be written to (MTLBOOK_DATA) are "
+            f"needed; then run: mtlbook data fetch {name}",
         ) from error
+    return path
+
+
+def _fetch(source: Entry, scratch: Path, store: Path, then: Collection[str]) -> None:
+    """Download, convert and publish; forget what is no longer needed, or of no use."""
+    download.into(scratch, source.downloads, store)
+    try:
+        cache.publish(source, FETCHERS[source.name](scratch))
+    except (DataError, *cache.UNREADABLE):
+        workplace.finished(scratch)  # they led to nothing right
+        unknown = [file for file in source.downloads if file.hash is file.holds is None]
+        download.forget(unknown, store)
+        raise
+    workplace.finished(scratch)
+    later = {file.url for name in then for file in entry(name).downloads}
+    download.forget([file for file in source.downloads if file.url not in later], store)
 
 
 def verify(which: str | Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -289,6 +257,21 @@ def verify(which: str | Iterable[str] | None = None) -> list[dict[str, Any]]:
     return [_verify(name) for name in chosen]
 
 
+def how_to_get(name: str) -> str:
+    """What to do to have a data set: a command, and for a gated one before it what to put where."""
+    source = entry(name)
+    command = f"mtlbook data fetch {name}"
+    if source.file is None:
+        return "nothing to do, it comes with a package"
+    if source.tier == "fetched":
+        return command
+    folder = source if source.is_folder else entry(source.made_from)
+    command = f"mtlbook data verify {name}" if source.is_folder else command
+    return (
+        f"{command} (first put into {cache_dir() / folder.file}: {' '.join(folder.source.split())})"
+    )
+
+
 def table() -> list[dict[str, Any]]:
     """The data sets as rows for a listing.
 
@@ -296,8 +279,8 @@ def table() -> list[dict[str, Any]]:
     -------
     list of dict
         Keys ``name``, ``title``, ``tier``, ``licence``, ``size`` (bytes or None), ``sha256`` (the
-        first 12 digits, or None), ``state`` (see `status`), ``stand_in_for`` (or None) and ``note``
-        (such as "no loader yet").
+        first 12 digits, or None), ``state`` (see `status`), ``stand_in_for`` (or None), ``note``
+        (such as "no loader yet"), ``get`` (see `how_to_get`) and ``download`` (bytes, at most).
     """
     return [
         {
@@ -310,6 +293,8 @@ def table() -> list[dict[str, Any]]:
             "state": status(source.name),
             "stand_in_for": source.stand_in_for,
             "note": source.note,
+            "get": how_to_get(source.name),
+            "download": sum(file.size or 0 for file in source.downloads),
         }
         for source in entries().values()
     ]
@@ -341,17 +326,20 @@ def _verify(name: str) -> dict[str, Any]:
 
 def _verified(source: Entry, *, again: bool = False) -> Path:
     """The file or folder of a data set, once it is what it should be."""
-    return (
-        _later("gated.verified")(source)
-        if source.is_folder
-        else cache.verified(source, again=again)
-    )
+    try:
+        if source.is_folder:
+            return later("gated.verified")(source)
+        return cache.verified(source, again=again)
+    except cache.UNREADABLE as error:  # whatever is wrong with one, others are not stopped by it
+        path, mend = cache_dir() / source.file, f"look at it; then: {how_to_get(source.name)}"
+        reason = f"nothing that can be read ({type(error).__name__}: {error})"
+        raise DataError(path, "corrupt", source.sha256, reason, mend) from error
 
 
 def _sha256(source: Entry, path: Path) -> str | None:
     """The hash of a data set whose file or folder was found right."""
     return (
-        _later("gated.sha256")(source, path)
+        later("gated.sha256")(source, path)
         if source.is_folder
         else cache.known_sha256(source, path)
     )

@@ -10,21 +10,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from mtlbook.datasets import prints
 from mtlbook.datasets.registry import DEFAULT, Entry, cache_dir, is_read_only
 
 #: What numpy raises for a file that is not, or no longer, an npz of plain arrays.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
-_checked: dict[str, list] = {}  # path -> stamp of the file when it was last found right
+_checked: dict[str, dict] = {}  # path -> stamp of the file when last found right, what it is
 
 
 class DataError(RuntimeError):
@@ -69,11 +81,46 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read(path: Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, by name; all of them, or those with the given names."""
+def read(
+    path: Path, names: Iterable[str] | None = None, *, most: int | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, by name; all of them, or those with the given names.
+
+    Raises
+    ------
+    ValueError
+        It is no npz file, or its arrays would take more than ``most`` bytes; they are not read.
+    """
     # numpy leaves a file open that it could not read, if it was the one to open it
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in (archive.files if names is None else names)}
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("expected an npz file, found something else")
+        _check_claims(file, most)
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in (archive.files if names is None else names)}
+
+
+def _check_claims(file: BinaryIO, most: int | None) -> None:
+    """Compare what the headers of the arrays claim with what the archive holds, before reading."""
+    total = 0
+    with zipfile.ZipFile(file) as archive:
+        # what is packed gives at most 1,032 times its bytes: a bound also where nothing is known
+        most = min(most or math.inf, 1032 * os.fstat(file.fileno()).st_size)
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                header = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    header = np.lib.format.read_array_header_2_0
+                shape, _, dtype = header(member)
+            claimed = math.prod(shape) * dtype.itemsize
+            total += claimed
+            if claimed > info.file_size:
+                found = f"{info.filename} claims {claimed} bytes, and has {info.file_size}"
+                raise ValueError(f"expected an array with its bytes, found that {found}")
+    file.seek(0)
+    if total > most:
+        raise ValueError(f"expected arrays of at most {most} bytes, found {total}")
 
 
 def locate(entry: Entry) -> Path:
@@ -90,33 +137,42 @@ def locate(entry: Entry) -> Path:
 
 
 def verified(entry: Entry, *, again: bool = False) -> Path:
-    """Path of the entry's file, once its hash is right.
+    """Path of the entry's file, once it is what it should be.
+
+    It is if its hash or that of its arrays is the expected one, or, for what libraries may make
+    differently, if it has the fingerprint (`mtlbook.datasets.prints`).
 
     Parameters
     ----------
     entry : Entry
         Of a data set that has a file.
     again : bool
-        Hash the file even if it was found right before and has the same size and time since.
+        Hash the file even if it was found right before and nothing has touched it since.
 
     Raises
     ------
     DataError
-        The file is missing, or neither its hash nor that of its arrays is the expected one.
+        The file is missing, or not the expected one.
     """
     path = locate(entry)
-    mend = _mend(entry)
+    mend = f"to mend it, run: mtlbook data fetch {entry.name}"
     if not path.is_file():
-        raise DataError(path, "missing", known_sha256(entry, path), "no such file", mend)
+        raise DataError(path, "missing", _expected(entry, path), "no such file", mend)
     stamp = _stamp(entry, path)
-    if not again and (_checked.get(str(path)) == stamp or _notes().get(entry.file) == stamp):
-        _checked[str(path)] = stamp
-        return path
-    found = file_sha256(path)
+    for known in (_checked.get(str(path)), _notes().get(entry.file)):
+        if not again and isinstance(known, dict) and known.get("stamp") == stamp:
+            _checked[str(path)] = known
+            return path
+    _checked.pop(str(path), None)
+    try:
+        sha256 = found = file_sha256(path)
+    except OSError as error:
+        reason = f"nothing that can be read ({error})"
+        raise DataError(path, "corrupt", _expected(entry, path), reason, mend) from error
     if entry.sha256 is None or found != entry.sha256:
-        _verify_content(entry, path, found, mend)
-    _checked[str(path)] = stamp
-    _note(entry.file, stamp)
+        sha256 = _verify_content(entry, path, found, mend)
+    _checked[str(path)] = {"stamp": stamp, "sha256": sha256}
+    _note(entry.file, _checked[str(path)])
     return path
 
 
@@ -133,78 +189,101 @@ def publish(entry: Entry, arrays: Mapping[str, np.ndarray]) -> Path:
     """
     path, found = locate(entry), content_sha256(arrays)
     if entry.content_sha256 not in (None, found):
-        raise DataError(
-            path,
-            "missing",
-            entry.content_sha256,
-            f"{found} in the download, and wrote nothing",
-            "the source has changed, or a library reads it differently",
-        )
+        why = prints.differs(entry, arrays)
+        if why is not None:
+            raise DataError(
+                path,
+                "missing",
+                entry.content_sha256,
+                f"{found} in what was made of the download ({why}), and wrote nothing",
+                "the source has changed, or a library reads it differently",
+            )
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".publish-") as scratch:
         complete = Path(scratch) / entry.file
         with complete.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        if entry.content_sha256 is None:
+        if entry.content_sha256 != found:
             record = Path(scratch) / "record"
             record.write_text(found + "\n", encoding="ascii")
             os.replace(record, _record(path))
+        else:
+            _record(path).unlink(missing_ok=True)
         os.replace(complete, path)
     return path
 
 
-def _verify_content(entry: Entry, path: Path, found: str, mend: str) -> None:
-    """Raise unless the arrays of the file have the expected hash."""
-    expected = known_sha256(entry, path)
+def _verify_content(entry: Entry, path: Path, found: str, mend: str) -> str:
+    """What identifies the arrays of the file; raise unless they are the expected ones."""
+    expected = _expected(entry, path)
     try:
-        content = content_sha256(read(path))
+        arrays = read(path, most=entry.unpacked)
+        content = content_sha256(arrays)
     except UNREADABLE as error:
         size = path.stat().st_size
         what = "truncated" if entry.size and size < entry.size else "unreadable"
         reason = f"{found} ({what}: {size} bytes, {type(error).__name__}: {error})"
         raise DataError(path, "corrupt", expected, reason, mend) from error
-    if content != (entry.content_sha256 or expected):
-        raise DataError(path, "corrupt", expected, found if entry.sha256 else content, mend)
+    if content == entry.content_sha256:
+        return entry.sha256 or content
+    recorded = _recorded(path)
+    if recorded not in (None, content):
+        raise DataError(path, "corrupt", recorded, content, mend)
+    if entry.content_sha256 is None and recorded == content:
+        return content
+    if (why := prints.differs(entry, arrays)) is not None:
+        found = found if entry.sha256 else content
+        raise DataError(path, "corrupt", expected, f"{found} ({why})", mend)
+    return content
 
 
 def _record(path: Path) -> Path:
-    """Beside the file: the hash of the arrays of a first conversion, where no hash was known."""
+    """Beside the file: the hash of its arrays, where the registry's is not that."""
     return path.with_name(path.name + ".content_sha256")
 
 
-def known_sha256(entry: Entry, path: Path) -> str | None:
-    """The hash to name in a message: the registry's, or the one recorded beside the file."""
-    if entry.sha256 is None and _record(path).is_file():
+def _recorded(path: Path) -> str | None:
+    try:
         return _record(path).read_text(encoding="ascii").strip()
-    return entry.sha256
+    except (OSError, ValueError):
+        return None
 
 
-def _mend(entry: Entry) -> str:
-    """What to do about a wrong file."""
-    if entry.fetcher == "none":
-        return f"no step fetches it yet: put {entry.file} there, made from: {entry.source}"
-    return f"to mend it, run: mtlbook data fetch {entry.name}"
+def known_sha256(entry: Entry, path: Path) -> str | None:
+    """What identifies a file that was found right: the registry's hash, or that of its arrays."""
+    return _checked[str(path)]["sha256"] if str(path) in _checked else _expected(entry, path)
+
+
+def _expected(entry: Entry, path: Path) -> str | None:
+    """The hash to name in a message: the registry's, or the one recorded beside the file."""
+    return entry.sha256 or entry.content_sha256 or _recorded(path)
 
 
 def _stamp(entry: Entry, path: Path) -> list:
+    """Changes with the file, even where its size and time are put back, and with what we expect."""
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, known_sha256(entry, path)]
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return [status.st_size, *times, status.st_ino, _expected(entry, path)]
 
 
-def _notes() -> dict[str, list]:
-    """What earlier processes found right: file name -> stamp. Lost or broken notes cost a hash."""
+def _notes() -> dict[str, dict]:
+    """What earlier processes found right: file name -> note. Lost or broken notes cost a hash."""
     try:
-        return json.loads((cache_dir() / ".verified.json").read_text(encoding="utf-8"))
+        notes = json.loads((cache_dir() / ".verified.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return notes if isinstance(notes, dict) else {}
 
 
-def _note(file: str, stamp: list) -> None:
+def _note(file: str, note: dict) -> None:
     """Remember a right file for later processes, if the folder can be written to."""
-    if is_read_only(cache_dir()):
-        return
-    handle, scratch = tempfile.mkstemp(dir=cache_dir(), prefix=".verified-")
-    with open(handle, "w", encoding="utf-8") as notes:
-        json.dump({**_notes(), file: stamp}, notes)
-    os.replace(scratch, cache_dir() / ".verified.json")
+    try:
+        if is_read_only(cache_dir()):
+            return
+        handle, scratch = tempfile.mkstemp(dir=cache_dir(), prefix=".verified-")
+        with open(handle, "w", encoding="utf-8") as notes:
+            json.dump({**_notes(), file: note}, notes)
+        os.replace(scratch, cache_dir() / ".verified.json")
+    except OSError:
+        pass  # a full disk, or another process that tidied up: the next one hashes again

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtlbook.datasets import efficientnet
+from mtlbook.datasets import efficientnet, workplace
 from mtlbook.datasets.cache import DataError, file_sha256
 from mtlbook.datasets.registry import Entry, cache_dir, entry, one_of, require
 from mtlbook.datasets.split_audit import read_list
@@ -127,7 +127,7 @@ def list_rows(name: str, task: str, path: Path) -> Tensor:
     return torch.tensor([rows[item] for item in items])
 
 
-def make_efflite0(name: str) -> dict[str, np.ndarray]:
+def make_efflite0(name: str, scratch: Path) -> dict[str, np.ndarray]:
     """Features of all images of a set of domains, as the arrays of ``office_caltech10_efflite0``.
 
     The images are read and resized to 224 px a few at a time.
@@ -137,12 +137,13 @@ def make_efflite0(name: str) -> dict[str, np.ndarray]:
     listing = LISTINGS[name](source, folder)
     rows = [(domain, *image) for domain, images in enumerate(listing.values()) for image in images]
     paths = [folder / path for _, path, _ in rows]
-    feat = [
-        efficientnet.features(_pictures(source, paths[start : start + 64], efficientnet.SIDE))
-        for start in range(0, len(paths), 64)
-    ]
+
+    def features(rows: range) -> np.ndarray:
+        images = _pictures(source, paths[rows.start : rows.stop], efficientnet.SIDE)
+        return efficientnet.features(images).numpy().astype(np.float16)
+
     return {
-        "feat": torch.cat(feat).numpy().astype(np.float16),
+        "feat": workplace.in_parts(scratch, len(paths), features, size=64),
         "label": np.array([label for _, _, label in rows], dtype=np.uint8),
         "domain": np.array([domain for domain, _, _ in rows], dtype=np.uint8),
         "domains": np.array(list(listing)),

@@ -6,6 +6,7 @@ the same for ``test``.
 
 from __future__ import annotations
 
+import gzip
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -87,6 +88,15 @@ def fetch_mnist(scratch: Path) -> dict[str, np.ndarray]:
 def fetch_usps(scratch: Path) -> dict[str, np.ndarray]:
     """Convert the files of USPS in ``scratch``."""
     return _train_and_test(require("torchvision.datasets", "reproduce").USPS, scratch)
+
+
+def fetch_notmnist(scratch: Path) -> dict[str, np.ndarray]:
+    """Unpack the two files of letters, which are in MNIST's format: a header, then bytes."""
+    images, labels = (
+        np.frombuffer(gzip.decompress((scratch / f"t10k-{part}-ubyte.gz").read_bytes()), np.uint8)
+        for part in ("images-idx3", "labels-idx1")
+    )
+    return {"X": images[16:].reshape(-1, 28, 28), "y": labels[8:]}
 
 
 def fetch_cifar10_12k(scratch: Path) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ published with them, and the split lists that the code of MRN was released with.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,15 +24,16 @@ from mtlbook.tasks import Task
 PERCENT = (5, 10, 20)
 
 
-def load_efflite0(path: Path, *, domains: Sequence[str] | None = None) -> list[Task]:
-    """Pooled ImageNet features of EfficientNet-Lite0; inputs of shape ``(N, 1280)``, not scaled.
+def load_features(path: Path, *, domains: Sequence[str] | None = None) -> list[Task]:
+    """Features of a network trained on ImageNet; inputs of shape ``(N, width)``, not scaled.
 
     Parameters
     ----------
     path : Path
         The canonical file.
     domains : sequence of str, optional
-        Of ``amazon``, ``caltech10``, ``dslr`` and ``webcam`` those to take, in this order.
+        Those to take, in this order: of Office-Caltech10 ``amazon``, ``caltech10``, ``dslr`` and
+        ``webcam``; of PACS ``art_painting``, ``cartoon``, ``photo`` and ``sketch``.
     """
     arrays = cache.read(path)
     return _tasks(arrays, domains, lambda rows: torch.from_numpy(arrays["feat"][rows]).float())
@@ -49,7 +50,7 @@ def load_surf800(
     Parameters
     ----------
     path, domains
-        As in `load_efflite0`.
+        As in `load_features`.
     normalise : "l2" | "zscore" | "none"
         ``"l2"``, the default, gives every histogram the Euclidean norm 1 and looks at nothing else.
         ``"zscore"`` is what Gong et al. (2012) do: histograms of sum 1, then every word to mean 0
@@ -81,9 +82,10 @@ def load_images(
     Parameters
     ----------
     path, domains
-        As in `load_efflite0`.
+        As in `load_features`.
     size : int, optional
-        Side in pixels, by Pillow's bicubic filter; default 128, as they are in the file.
+        Side in pixels, by Pillow's bicubic filter; default as they are in the file: 128 for
+        Office-Caltech10, 227 for PACS.
     """
     if size is not None and size < 1:
         raise ValueError(f"size: expected a positive number of pixels, got {size}")
@@ -194,7 +196,7 @@ def feature_agreement(count: int = 200, *, seed: int = 0) -> list[dict[str, str 
     return [row for row in rows if row["images"]]
 
 
-def decode(arrays: dict[str, np.ndarray], row: int, size: int | None = None) -> np.ndarray:
+def decode(arrays: Mapping[str, np.ndarray], row: int, size: int | None = None) -> np.ndarray:
     """One picture of the canonical arrays as bytes ``(size, size, 3)``."""
     Image = require("PIL.Image", "reproduce")
     start, stop = arrays["jpeg_offsets"][row : row + 2]
@@ -205,8 +207,26 @@ def decode(arrays: dict[str, np.ndarray], row: int, size: int | None = None) -> 
         return np.asarray(image)
 
 
+def feature_tasks(arrays: Mapping[str, np.ndarray]) -> Iterator[Task]:
+    """A task a domain of the arrays of a file of features, one after the other."""
+    for name in arrays["domains"].tolist():
+        yield from _tasks(
+            arrays, [name], lambda rows: torch.from_numpy(arrays["feat"][rows]).float()
+        )
+
+
+def picture_tasks(arrays: Mapping[str, np.ndarray]) -> Iterator[Task]:
+    """A task a domain of the arrays of a file of pictures; inputs are bytes, as floats."""
+
+    def pixels(rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack([decode(arrays, row) for row in rows])).float()
+
+    for name in arrays["domains"].tolist():
+        yield from _tasks(arrays, [name], pixels)
+
+
 def _tasks(
-    arrays: dict[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
     domains: Sequence[str] | None,
     inputs: Callable[[np.ndarray], Tensor],
 ) -> list[Task]:

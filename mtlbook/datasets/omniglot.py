@@ -5,7 +5,7 @@ Source: Lake, Salakhutdinov and Tenenbaum (2015), Science 350(6266).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,12 @@ def load_105(
         return interpolate(inputs, (size, size), mode="bicubic", antialias=True).clamp_(0, 1)
 
     return _tasks(arrays, alphabets, images)
+
+
+def picture_tasks(arrays: Mapping[str, np.ndarray]) -> Iterator[Task]:
+    """The tasks of the arrays of the 28 px file, one after the other."""
+    for name in arrays["alphabets"].tolist():
+        yield from _tasks(arrays, [name], lambda rows: _unit(arrays["images"][rows]))
 
 
 def fetch_28(scratch: Path) -> dict[str, np.ndarray]:
@@ -124,13 +130,20 @@ def convert(folders: Sequence[Path], picture) -> tuple[np.ndarray, dict[str, np.
 
 def _folders(scratch: Path) -> list[Path]:
     """The folders of background and evaluation images, unpacked and checked by torchvision."""
-    Omniglot = require("torchvision.datasets", "reproduce").Omniglot
-    # finds the archives there, and downloads nothing
-    parts = [Omniglot(scratch, background=part, download=True) for part in (True, False)]
-    return [Path(part.target_folder) for part in parts]
+    sets = require("torchvision.datasets", "reproduce")
+    folders = []
+    for background in (True, False):
+        name = f"images_{'background' if background else 'evaluation'}.zip"
+        archive = scratch / sets.Omniglot.folder / name
+        if archive.is_file():
+            sets.utils.extract_archive(str(archive))
+        # checks the archive, and downloads nothing; it would not unpack what it finds there
+        found = sets.Omniglot(scratch, background=background, download=True)
+        folders.append(Path(found.target_folder))
+    return folders
 
 
-def _tasks(arrays: dict[str, np.ndarray], alphabets: Sequence[str] | None, images) -> list[Task]:
+def _tasks(arrays: Mapping[str, np.ndarray], alphabets: Sequence[str] | None, images) -> list[Task]:
     """One task an alphabet; ``images`` maps row numbers to inputs."""
     known = arrays["alphabets"].tolist()
     tasks = []

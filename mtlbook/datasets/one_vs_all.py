@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mtlbook.datasets import efficientnet
+from mtlbook.datasets import efficientnet, workplace
 from mtlbook.datasets.cache import read, verified
 from mtlbook.datasets.images import load_mnist5k
 from mtlbook.datasets.registry import entry
@@ -77,9 +77,13 @@ def make_cifar_efflite0(scratch: Path) -> dict[str, np.ndarray]:
     """The features of the images of ``cifar10_12k``, enlarged to 128 px: minutes on a CPU."""
     arrays = read(verified(entry("cifar10_12k")))
     images = np.concatenate([arrays["X_train"], arrays["X_test"]]).transpose(0, 3, 1, 2)
-    feat = efficientnet.features(torch.from_numpy(images), size=SIDE)
+
+    def features(rows: range) -> np.ndarray:
+        part = torch.from_numpy(images[rows.start : rows.stop])
+        return efficientnet.features(part, size=SIDE).numpy().astype(np.float16)
+
     return {
-        "feat": feat.numpy().astype(np.float16),
+        "feat": workplace.in_parts(scratch, len(images), features),
         "label": np.concatenate([arrays["y_train"], arrays["y_test"]]),
         "test": np.repeat([False, True], [len(arrays["y_train"]), len(arrays["y_test"])]),
     }

@@ -13,8 +13,8 @@ from typing import Literal
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT = "~/.cache/mtlbook"  # the folder of the fetched files, where MTLBOOK_DATA names none
-#: Where the list may stand: inside an installed package, or beside the package in a checkout.
-LISTS = (PACKAGE / "_data" / "datasets.yaml", PACKAGE.parent / "data" / "datasets.yaml")
+#: Where our lists may stand: inside an installed package, or beside the package in a checkout.
+PLACES = (PACKAGE / "_data", PACKAGE.parent / "data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,14 @@ class Download:
 
     url: str
     path: str
-    hash: str  # algorithm:digest, such as md5:0f...
+    hash: str | None = None  # algorithm:digest, such as md5:0f..., or git: what git names it
+    holds: str | None = None  # of an archive: the list in data/manifests of its files
+    size: int | None = None  # bytes, at most
+
+    @property
+    def known_to_pooch(self) -> str | None:
+        """The hash, if pooch can compute it."""
+        return None if (self.hash or "git:").startswith("git:") else self.hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,7 @@ class Entry:
     loader: Literal["none"] | None = None
     fetcher: Literal["none"] | None = None
     made_from: str | None = None
+    unpacked: int | None = None
     counts: dict[str, int | None] | None = None
     classes: int | None = None
     downloads: tuple[Download, ...] = ()
@@ -60,19 +68,24 @@ class Entry:
     @property
     def note(self) -> str:
         """What cannot be done with this set, in words; empty where everything can."""
-        by_hand = "to be obtained by hand" if self.is_folder else "no fetch step yet"
-        steps = {"loader": "no loader yet", "fetcher": by_hand}
+        steps = {"loader": "no loader yet", "fetcher": "to be obtained by hand"}
         return ", ".join(text for step, text in steps.items() if getattr(self, step) == "none")
 
 
 @cache
 def entries() -> dict[str, Entry]:
     """All data sets by name, in the order of the file."""
-    for path in LISTS:
-        if path.is_file():
-            rows = require("yaml", "reproduce").safe_load(path.read_text(encoding="utf-8"))
-            return {row["name"]: Entry(**row) for row in rows}
-    raise FileNotFoundError(f"no list of data sets at {' or '.join(map(str, LISTS))}")
+    text = data_file("datasets.yaml").read_text(encoding="utf-8")
+    rows = require("yaml", "reproduce").safe_load(text)
+    return {row["name"]: Entry(**row) for row in rows}
+
+
+def data_file(name: str) -> Path:
+    """One of our own lists on data sets, such as ``datasets.yaml``."""
+    for folder in PLACES:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"no {name} in {' or '.join(map(str, PLACES))}")
 
 
 def entry(name: str) -> Entry:

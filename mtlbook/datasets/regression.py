@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mtlbook.datasets.cache import read
+from mtlbook.datasets.registry import require
 from mtlbook.tasks import Task
 
 
@@ -47,3 +48,22 @@ def load_sarcos(path: Path) -> list[Task]:
         Task(name=f"joint {joint + 1}", inputs=inputs, targets=torques[:, [joint]], loss="mse")
         for joint in range(torques.shape[1])
     ]
+
+
+def fetch_school(scratch: Path) -> dict[str, np.ndarray]:
+    """Of ``school.mat`` the pupils of all schools, one school after the other."""
+    found = require("scipy.io", "reproduce").loadmat(scratch / "school.mat")
+    inputs, scores = found["X"].ravel(), found["Y"].ravel()
+    return {
+        "X": np.concatenate(inputs),
+        "y": np.concatenate(scores).ravel().astype(np.float32),
+        "task": np.repeat(np.arange(len(inputs)), [len(x) for x in inputs]).astype(np.int16),
+    }
+
+
+def fetch_sarcos(scratch: Path) -> dict[str, np.ndarray]:
+    """Of ``sarcos_inv_test.mat`` 21 columns of inputs and 7 of torques."""
+    name = "sarcos_inv_test"
+    rows = require("scipy.io", "reproduce").loadmat(scratch / f"{name}.mat")[name]
+    rows = rows.astype(np.float32)
+    return {"X": rows[:, :21], "Y": rows[:, 21:]}

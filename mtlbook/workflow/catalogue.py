@@ -278,7 +278,7 @@ def _missing_data(experiment: str, name: str) -> str | None:
         )
     if datasets.available(name):
         return None
-    return f"data set {name} is not here; get it with: mtlbook data fetch {name}"
+    return f"data set {name} is not here; get it with: {datasets.how_to_get(name)}"
 
 
 def _identity(name: str) -> str:
