@@ -11,7 +11,7 @@ from gradient_checks import check_gradient
 from mtlbook.backbones import convnet, image_network, mlp
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation
 from mtlbook.methods.mrn import RELEASED, Switches, proximal_step
-from mtlbook.priors import LowRankPlusDiagonal, sqrt_relation
+from mtlbook.priors import Inverted, LowRankPlusDiagonal, sqrt_relation
 from mtlbook.relations import Relation, cosine_relation
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import evaluate, fit
@@ -793,3 +793,16 @@ def test_variances_that_are_not_numbers_are_not_hidden():
     method = DRN(network(), feature_covariance="diagonal")
     method.fc7_variances[0] = math.nan
     assert method.penalty().isnan() and method._log_determinant("fc7").isnan()
+
+
+@pytest.mark.parametrize(("features", "dense"), [(20, True), (24, False), (60, False)])
+def test_above_half_the_rank_the_inverse_is_kept(features, dense):
+    """Four outputs of three tasks have rank 12; the product is the same in either structure."""
+    method = MRN(network(features=features, hidden=4, tasks=3)).double()
+    method.update()
+    kept = method.covariance("fc7", "feature")
+    assert kept.values.shape == (12,) and isinstance(kept, Inverted) == dense
+    plain = LowRankPlusDiagonal(kept.basis, kept.values, kept.eps)
+    x = torch.randn(features, 5, dtype=torch.float64)
+    torch.testing.assert_close(kept.solve(x), plain.solve(x))
+    torch.testing.assert_close(kept.solve(kept.dense() @ x), x)
