@@ -480,7 +480,7 @@ def test_a_file_of_claims_may_be_revised_as_a_whole(repository):
         by_name["level"]["rule"] = toy.VALUE | {"tolerance": 1.0}
         by_name["new"] = NEW
 
-    head = {"revised": [{"on": "2026-02-03", "why": "margins are stated"}]}
+    head = {"revised": [{"day": "2026-02-03", "why": "margins are stated"}]}
     claims(widen, **head)(repository)
     strict.write(repository)
     toy.commit(repository)

@@ -141,7 +141,7 @@ class Revision(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    on: date
+    day: date  # not `on`, which is "true" in YAML
     why: str = Field(min_length=1)
 
 
