@@ -148,7 +148,7 @@ def decompose(covariance: Covariance, *, check: bool = True) -> LowRankPlusDiago
 
 @dataclass(frozen=True, eq=False)
 class Inverted(LowRankPlusDiagonal):
-    """A covariance of high rank beside its inverse, with which a step takes one product, not two."""
+    """A covariance of high rank beside its inverse: a step takes one product, not two."""
 
     precision: Tensor
 
