@@ -1,7 +1,7 @@
 # Two commands matter: `make reproduce` (measure, build the book, print the verdicts), `make test`.
 
 PROFILE ?= laptop
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 STEP := scripts/step
