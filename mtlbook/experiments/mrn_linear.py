@@ -66,7 +66,7 @@ class Protocol(splits.Protocol):
 
 
 def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
-    """The parts of :func:`mtlbook.experiments.mrn.split`, in the span of the training inputs."""
+    """The parts of ``mtlbook.experiments.mrn.split``, in the span of the training inputs."""
     return splits.in_span(mrn.split(tasks, repeat, protocol))
 
 
@@ -187,7 +187,7 @@ GROUPS: dict[str, Sequence[str]] = {
 
 
 def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
-    """What :func:`mtlbook.experiments.mrn.measure` records, and ``test_loss``, the log loss."""
+    """What ``mtlbook.experiments.mrn.measure`` records, and ``test_loss``, the log loss."""
     mrn.measure(add, outcome, parts)
     loss = evaluate(outcome.method, parts["test"], chunk=mrn.CHUNK).mean_loss
     add(metric="test_loss", value=loss)
