@@ -443,7 +443,7 @@ def test_printed_differences_follow_from_the_printed_table(root):
         expected = average(table, arm, percent) - average(table, reference, percent)
         assert float(claim.printed) == pytest.approx(expected), claim.id
         checked += 1
-    assert checked == 36
+    assert checked == 27  # the rows on SURF histograms are not the paper's
 
 
 # Linear heads
