@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from mtlbook.documents import read_yaml
+
 PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT = "~/.cache/mtlbook"  # the folder of the fetched files, where MTLBOOK_DATA names none
 #: Where our lists may stand: inside an installed package, or beside the package in a checkout.
@@ -75,8 +77,8 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """All data sets by name, in the order of the file."""
-    text = data_file("datasets.yaml").read_text(encoding="utf-8")
-    rows = require("yaml", "reproduce").safe_load(text)
+    require("yaml", "reproduce")
+    rows = read_yaml(data_file("datasets.yaml"))
     return {row["name"]: Entry(**row) for row in rows}
 
 
