@@ -24,6 +24,7 @@ from mtlbook.priors import (
     reciprocal,
 )
 from mtlbook.relations import Relation
+from mtlbook.tensors import exact
 
 
 @dataclass(frozen=True)
@@ -169,15 +170,14 @@ class MRN(NetworkMethod):
         **switches,
     ):
         if layers is None:
-            trunk = () if as_released else network.shareable
-            layers = (*trunk, *([network.head_name] if network.head.tasks > 1 else []))
+            head = network.head_name
+            layers = tuple(n for n in network.separate if n == head or not as_released)
         super().__init__(network, layers)
         self.switches = replace(RELEASED if as_released else Switches(), **switches)
         self.update_every, self.updates = self.switches.update_every, 0
         self._check()
         if self.switches.freeze:
-            for name, layer in network.task_layers.items():
-                layer.requires_grad_(name in self.layers)
+            network.learn_only(self.layers)
         for name, layer in self.regularised.items():
             layer.stack()  # complains of heads that differ in width
             tensor = self.tensor(name).detach()
@@ -311,10 +311,17 @@ class MRN(NetworkMethod):
             for name in self.layers:
                 tensor = self.tensor(name)
                 factor = strength if chosen.half else 2 * strength
-                tensor.copy_(proximal_step(tensor, self.covariances(name), factor))
+                new = proximal_step(tensor, self.covariances(name), factor)
+                self.network.task_layers[name].set_weight(new)
         if chosen.max_updates is not None and self.updates >= chosen.max_updates:
             return
         self.updates += 1
+        with exact(self.tensor(self.layers[0])):
+            self._update_covariances()
+
+    def _update_covariances(self) -> None:
+        """A flip-flop round on every layer."""
+        chosen = self.switches
         for name in self.layers:
             tensor, seen = self.tensor(name), self.covariances(name)
             new = {}
