@@ -105,14 +105,7 @@ def as_html(
         "<h2>What helps, and by how much</h2>",
         _picture(judgement.rows),
         _table(judgement),
-        "<p><small>Gain: over single-task learning, in points, paired over the splits. The "
-        "interval is for other samples of these tasks (Nadeau and Bengio 2003: splits of one "
-        f"data set share samples, so it is {number(_wider(judgement, repeats), 1)} times as wide "
-        "as one for these samples alone). An arm helps or hurts if its interval leaves out 0; it "
-        f"is equal if the interval stays within ±{judgement.margin:g}; else undecided. p has Holm's correction "
-        "for all arms. Advised is the simplest arm whose mean is within the same margin "
-        "of the best mean. It was chosen on the scores that the table shows, so it looks a little "
-        "better than it is.</small></p>",
+        _legend(judgement, repeats),
         *_left_out(settings["left_out"]),
         *_relation(result, judgement),
         *_tasks(result, judgement),
@@ -133,8 +126,17 @@ def as_html(
     )
 
 
-def _wider(judgement: Judgement, repeats: int) -> float:
-    return math.sqrt(1 + repeats * judgement.ratio)
+def _legend(judgement: Judgement, repeats: int) -> str:
+    wider = number(math.sqrt(1 + repeats * judgement.ratio), 1)
+    return (
+        "<p><small>Gain: over single-task learning, in points, paired over the splits. The "
+        "interval is for other samples of these tasks (Nadeau and Bengio 2003): splits of one data "
+        f"set share samples, so it is {wider} times as wide as one for these samples alone. An arm "
+        "helps or hurts if its interval leaves out 0; it is equal if the interval stays within "
+        f"±{judgement.margin:g}; else undecided. p has Holm's correction for all arms. Advised is "
+        "the simplest arm whose mean is within the same margin of the best mean. It was chosen on "
+        "the scores that the table shows, so it looks a little better than it is.</small></p>"
+    )
 
 
 def _table(judgement: Judgement) -> str:
