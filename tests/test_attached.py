@@ -1,6 +1,7 @@
 """Networks that the user has written, under the methods of this package."""
 
 import copy
+import importlib
 import io
 import os
 import pickle
@@ -321,3 +322,25 @@ def test_two_processes_learn_what_one_learns(tmp_path):
             assert half[name].keys() == alone.keys()
             for key, value in alone.items():
                 torch.testing.assert_close(half[name][key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("own_network", None),
+        ("own_network_lightning", "pytorch_lightning"),
+        ("own_network_accelerate", "accelerate"),
+    ],
+)
+def test_the_examples_run(name, needs, monkeypatch):
+    if needs:
+        pytest.importorskip(needs, reason=f"{needs} is not installed: an example, no dependency")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    found = importlib.import_module(name).main()
+    if name == "own_network":
+        method, loss = found
+        assert loss < 2.5  # of four tasks, where a guess has 4 ln 2
+    else:
+        method = found
+    matrix = method.relation().matrix
+    assert matrix.shape == (4, 4) and matrix.isfinite().all()
