@@ -170,9 +170,10 @@ def _advise(rows: list[Row], margin: float) -> tuple[str, str]:
     if row.arm == "stl":
         return row.arm, f"no arm has a mean that is more than {margin:g} above its own"
     gain = f"{row.gain.mean:+.2f}, interval {row.gain.low:+.2f} to {row.gain.high:+.2f}"
+    gain = gain.replace("-", "−")
     why = "it has the best mean, or is simpler than the one that has and as good within the margin"
     sure = {
         "helps": "its gain over single-task learning is beyond doubt",
         "equal": "its gain over single-task learning is within the margin",
-    }.get(row.verdict, "that it gains over single-task learning is likely, not certain")
+    }.get(row.verdict, "whether it gains over single-task learning is undecided, not certain")
     return row.arm, f"{why}; {sure} ({gain})"

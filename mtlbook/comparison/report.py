@@ -20,7 +20,9 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(
 th:first-child, td:first-child, .text { text-align: left; } thead th { vertical-align: bottom; }
 .helps { color: var(--good); font-weight: 600; } .hurts { color: var(--bad); font-weight: 600; }
 .advice { border: 2px solid var(--line); padding: .5rem 1rem; } small { opacity: .8; }
-pre { background: var(--soft); padding: .8rem; overflow-x: auto; } svg text { fill: currentColor; }
+pre { background: var(--soft); padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+svg { max-width: 100%; height: auto; } .whole { white-space: nowrap; }
+svg text { fill: currentColor; }
 .relation td, .relation th { text-align: center; min-width: 3rem; border: 0; }
 .relation th:first-child { text-align: right; }
 """
@@ -140,19 +142,19 @@ def _legend(judgement: Judgement, repeats: int) -> str:
 
 
 def _table(judgement: Judgement) -> str:
-    head = ("arm", "score", "gain", "95 % interval", "p", "worst task", "log loss", "seconds")
+    head = ("score", "gain", "95 % interval", "p", "worst task", "loss", "seconds")
     rows = []
     for row in judgement.rows:
         cells = [
             f"<td><code>{escape(row.arm)}</code><br><small>{escape(row.title)}</small></td>",
+            f'<td class="text {row.verdict}">{escape(_verdict(row))}</td>',
             f"<td>{number(row.mean.mean)}</td>",
             f"<td>{'' if row.gain is None else signed(row.gain.mean)}</td>",
-            f"<td>{span(row.gain)}</td>",
+            f'<td class="whole">{span(row.gain)}</td>',
             f"<td>{'' if row.gain is None else number(row.p, 3)}</td>",
             f"<td>{'' if row.gain is None else signed(row.worst)}</td>",
             f"<td>{number(row.loss, 3)}</td>",
             f"<td>{number(row.seconds)}</td>",
-            f'<td class="text {row.verdict}">{escape(_verdict(row))}</td>',
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     for arm, n in judgement.failed.items():
@@ -160,7 +162,8 @@ def _table(judgement: Judgement) -> str:
             f'<tr><td><code>{escape(arm)}</code></td><td class="text" colspan="8">diverged in {n} '
             "repeats</td></tr>"
         )
-    cells = "".join(f'<th scope="col">{name}</th>' for name in (*head, "verdict"))
+    cells = '<th scope="col">arm</th><th scope="col" class="text">verdict</th>'
+    cells += "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         f'<div class="wide"><table><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
