@@ -204,12 +204,9 @@ class MRN(NetworkMethod):
             raise ValueError(f"weight: expected a number >= 0, got {chosen.weight}")
         if chosen.update_every < 1:
             raise ValueError(f"update_every: expected at least 1, got {chosen.update_every}")
-        if chosen.scale not in ("trace", "none"):
-            raise ValueError(f"scale: expected 'trace' or 'none', got {chosen.scale!r}")
-        if chosen.order not in ("sequential", "simultaneous"):
-            raise ValueError(
-                f"order: expected 'sequential' or 'simultaneous', got {chosen.order!r}"
-            )
+        for name, of in (("scale", ("trace", "none")), ("order", ("sequential", "simultaneous"))):
+            if (given := getattr(chosen, name)) not in of:
+                raise ValueError(f"{name}: expected {of[0]!r} or {of[1]!r}, got {given!r}")
         eps = chosen.eps
         if not isinstance(eps, Mapping):
             eps = {} if eps is None else dict.fromkeys(self.names, eps)
@@ -316,22 +313,18 @@ class MRN(NetworkMethod):
         if chosen.max_updates is not None and self.updates >= chosen.max_updates:
             return
         self.updates += 1
-        with exact(self.tensor(self.layers[0])):
-            self._update_covariances()
-
-    def _update_covariances(self) -> None:
-        """A flip-flop round on every layer."""
-        chosen = self.switches
         for name in self.layers:
             tensor, seen = self.tensor(name), self.covariances(name)
             new = {}
             for which in (which for which in self.names if which in chosen.learn):
                 mode = self.mode(name, which)
-                new[which] = self._updated(tensor, seen, which, mode)
+                with exact(tensor):
+                    new[which] = self._updated(tensor, seen, which, mode)
                 if chosen.order == "sequential":
                     seen[mode] = new[which]
             for which, covariance in new.items():
-                self._store(name, which, covariance)
+                with exact(tensor):
+                    self._store(name, which, covariance)
             setattr(self, f"{name}_log_determinant", self._log_determinant(name))
 
     def _updated(
