@@ -1,15 +1,19 @@
-"""The networks of the papers: stacks of T, networks of unlike shape, heads, image networks."""
+"""The networks of the papers: stacks of T, networks of unlike shape, images, yours."""
 
+from mtlbook.backbones.attached import AttachedLayer, AttachedNetworks, attach
 from mtlbook.backbones.heads import TaskHeads, glorot
 from mtlbook.backbones.heterogeneous import OwnLayer, TaskConvnets, convolve, kernel_networks
 from mtlbook.backbones.stacks import Flatten, convnet, mlp, tasks_of
 from mtlbook.backbones.vision import image_network
 
 __all__ = [
+    "AttachedLayer",
+    "AttachedNetworks",
     "Flatten",
     "OwnLayer",
     "TaskConvnets",
     "TaskHeads",
+    "attach",
     "convnet",
     "convolve",
     "glorot",

@@ -1,4 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | audit-split``."""
+"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | compare | ...``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mtlbook import __version__
-from mtlbook.cli import commands
+from mtlbook.cli import commands, comparison
 from mtlbook.cli import data as data_sets
 
 EPILOG = """\
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-_EXTRAS = ("papermill", "pydantic", "snakemake", "tqdm", "yaml")
+_EXTRAS = ("pandas", "papermill", "pydantic", "scipy", "snakemake", "tqdm", "yaml")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(rerun)
     _add_cores(rerun)
 
+    _add_compare(
+        add("compare", comparison.compare, "find out which method helps on your own tasks")
+    )
+
     split = add("audit-split", commands.audit_split, "find out what split lists really hold")
     split.add_argument(
         "lists",
@@ -178,6 +182,56 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("table", "json"), default="table", help="default: table"
     )
     return parser
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.epilog = (
+        "DATA is a folder <task>/<class>/<image>, a .csv, .tsv or .parquet table with one row per "
+        "sample, or an .npz file with x, y and task, or with x_NAME and y_NAME of every task. "
+        "Writes report.html and result.json; an interrupted comparison goes on where it stopped."
+    )
+    command.add_argument("data", metavar="DATA")
+    command.add_argument("--task", default="task", metavar="COLUMN", help="table: the task")
+    command.add_argument(
+        "--target", nargs="+", default=["target"], metavar="COLUMN", help="table: what to predict"
+    )
+    command.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="table: samples of one group are never divided between training and test",
+    )
+    command.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="table: no inputs")
+    command.add_argument("--without", nargs="+", default=[], metavar="TASK", help="leave tasks out")
+    command.add_argument("--kind", choices=("auto", "classification", "regression"), default="auto")
+    command.add_argument(
+        "--images",
+        choices=("auto", "features", "pixels"),
+        default="auto",
+        help="features of a pretrained network, or pixels",
+    )
+    command.add_argument("--size", type=_positive, default=32, metavar="N", help="of pixels")
+    command.add_argument("--network", choices=("auto", "linear", "mlp", "convnet"), default="auto")
+    command.add_argument("--arms", nargs="+", metavar="ARM", help="default: all that apply")
+    command.add_argument(
+        "--repeats", type=_positive, default=10, metavar="N", help="random splits (default 10)"
+    )
+    command.add_argument(
+        "--trials", type=_positive, default=8, metavar="N", help="settings of each arm (default 8)"
+    )
+    command.add_argument(
+        "--margin", type=float, default=1.0, metavar="POINTS", help="equal within (default 1)"
+    )
+    command.add_argument(
+        "--protocol",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other numbers of all arms, for example steps=600 hidden=128 train=0.3",
+    )
+    command.add_argument(
+        "--output", metavar="FOLDER", help="default: compare-<name of DATA> in this folder"
+    )
+    command.add_argument("--device", default="auto")
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from mtlbook.kernels import (
 )
 from mtlbook.methods.base import NetworkMethod
 from mtlbook.relations import Relation
+from mtlbook.tensors import exact
 
 PAIRS = ("all", "cross-task", "mutual-best", "random")
 UNITS = ("filter", "slice")
@@ -167,7 +168,8 @@ class MTAL(NetworkMethod):
             return own
         parts = self.kernels(name)
         w = getattr(self, f"weights_{name}") if self._constant else self._warm(self.weights(name))
-        mixed = mix(w, torch.cat(parts)).split([len(part) for part in parts])
+        with exact(w):
+            mixed = mix(w, torch.cat(parts)).split([len(part) for part in parts])
         return [new.reshape(old.shape) for new, old in zip(mixed, own, strict=True)]
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -176,7 +178,8 @@ class MTAL(NetworkMethod):
     def update(self) -> None:
         """Count the steps, and find the pairs of the kernels as they are now."""
         self.steps += self.update_every
-        self._search()
+        with exact(self.steps):
+            self._search()
 
     @torch.no_grad()
     def _search(self) -> None:
@@ -216,7 +219,7 @@ class MTAL(NetworkMethod):
     def _partners(self, name: str) -> tuple[Tensor, Tensor]:
         """Kernels of task s with a partner in task t, (T, T); kernels of each task, (T,)."""
         owner = getattr(self, f"owner_{name}")
-        own = torch.nn.functional.one_hot(owner, len(self.tasks)).to(self.network.head.weight[0])
+        own = torch.nn.functional.one_hot(owner, len(self.tasks)).to(self.kernels(name)[0])
         if name not in self.sharing_layers:
             return own.mT @ (0 * own), own.sum(0)
         w = self.weights(name)
