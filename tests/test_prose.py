@@ -229,3 +229,40 @@ def test_unfounded(number, cell, found):
 @pytest.mark.parametrize("path", COURSE, ids=chapter_name)
 def test_numbers_in_words_are_given_or_asserted_on_two_sides(path):
     assert unfounded(path.read_text()) == []
+
+
+# --------------------------------------------------------------------------------------- English
+
+COUNTED = (
+    r"\d+|one|two|three|numbers?|rows?|columns?|curves?|dots?|images|weights|samples|points|bytes"
+    r"|seconds|milliseconds|drawings|values?|repeats?|cop(?:y|ies)"
+)
+EACH = (
+    "task|layer|pair|step|sweep|component|alphabet|mode|repeat|class|column|row|strength|estimator"
+    "|method|domain|head|page|kernel|unit|claim|optimiser"
+)
+RATE = re.compile(
+    rf"\b(?:{COUNTED})(?: (?!of|in|is|with|to|as|for)\w+)? an? (?:{EACH})\b", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("the matrix with one row a task", True),
+        ("8 images a step", True),
+        ("one row per task", False),
+        ("the weights of a layer", False),
+        ("each row is an alphabet", False),
+    ],
+)
+def test_rate(text, found):
+    assert bool(RATE.search(text)) == found
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CHAPTERS if p.parent.name != "reproduction"], ids=chapter_name
+)
+def test_so_many_per_task_not_a_task(path):
+    """So many a task, for so many per task, is how another language says it."""
+    assert RATE.findall(path.read_text()) == []
