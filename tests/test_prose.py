@@ -235,11 +235,11 @@ def test_numbers_in_words_are_given_or_asserted_on_two_sides(path):
 
 COUNTED = (
     r"\d+|one|two|three|numbers?|rows?|columns?|curves?|dots?|images|weights|samples|points|bytes"
-    r"|seconds|milliseconds|drawings|values?|repeats?|cop(?:y|ies)"
+    r"|seconds|milliseconds|sessions?|drawings|values?|repeats?|cop(?:y|ies)"
 )
 EACH = (
     "task|layer|pair|step|sweep|component|alphabet|mode|repeat|class|column|row|strength|estimator"
-    "|method|domain|head|page|kernel|unit|claim|optimiser"
+    "|method|domain|head|page|chapter|kernel|unit|claim|optimiser"
 )
 RATE = re.compile(
     rf"\b(?:{COUNTED})(?: (?!of|in|is|with|to|as|for)\w+)? an? (?:{EACH})\b", re.IGNORECASE
