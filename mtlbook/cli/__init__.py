@@ -123,8 +123,12 @@ def _parser() -> argparse.ArgumentParser:
         "audit", commands.audit, "recompute every verdict and compare it with the committed one"
     )
     audit.add_argument(
-        "--format", choices=("table", "json", "page"), default="table", help="default: table"
+        "--format",
+        choices=("table", "json", "html"),
+        default="table",
+        help="default: table; html: the ledger, one page to filter, sort and open",
     )
+    audit.add_argument("-o", dest="output", metavar="FILE", help="write to a file, print nothing")
     audit.add_argument(
         "--results",
         metavar="FOLDER",
