@@ -357,3 +357,5 @@ function format(value, decimals, signed) {
 }
 
 readAddress();
+// the browser goes to the address's row by itself, too, and takes the focus away
+addEventListener("load", () => setTimeout(readAddress));
