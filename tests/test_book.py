@@ -96,6 +96,7 @@ def small_book(tmp_path):
     toc.write_text("root: index\nparts:\n- chapters:\n  - file: part/one\n")
     page = '<h1>b</h1><img src="../_static/a%20picture.png?v=1">'
     pages = {"index.html": "<h1>a</h1>", "part/one.html": page, "_static/a picture.png": ""}
+    pages["ledger.html"] = '<tr id="p.there"></tr>'
     for name, text in pages.items():
         (html / name).parent.mkdir(parents=True, exist_ok=True)
         (html / name).write_text(text)
@@ -120,6 +121,11 @@ def test_no_problem_in_a_good_book(builder, small_book):
         (
             '<h1>b</h1><span class="math notranslate">x</span>',
             "part/one: has formulas but does not load the book's own MathJax",
+        ),
+        (
+            '<h1>b</h1><a href="../ledger.html#p.lost">x</a> <a href="../ledger.html#p.there">y</a>'
+            '<a href="../ledger.html#paper=p">z</a> <a href="../ledger.html">all</a>',
+            "part/one: leads to ledger.html#p.lost, which is not there",
         ),
     ],
 )

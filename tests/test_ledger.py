@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from mtlbook.ledger import audit as audits
-from mtlbook.ledger import claims, matrix, placebo, provenance, report, rules
+from mtlbook.ledger import claims, matrices, placebo, provenance, report, rules
 from mtlbook.ledger.currency import same_data, stale
 from mtlbook.ledger.merging import compare_runs, merge, record
 from mtlbook.ledger.results import Result, ResultError
@@ -1044,7 +1044,7 @@ def test_a_hostile_text_comes_out_as_text(tmp_path, statement):
     row["experiment"] = statement
     extensions = "amsmath attrs_block attrs_inline colon_fence deflist dollarmath html_image"
     options = {"myst_enable_extensions": [*extensions.split(), "substitution"], "report_level": 5}
-    source = matrix.markdown([row], "ledger.html")
+    source = matrices.markdown([row], "ledger.html")
     tree = publish_doctree(source, parser=Parser(), settings_overrides=options)
     (body,) = [node for node in tree.findall() if node.tagname == "tbody"]
     assert [len(line.children) for line in body.children] == [5]

@@ -10,7 +10,7 @@ from browser import Browser, browser, why_not
 from made_up_ledger import build, commit, git
 
 from mtlbook import cli
-from mtlbook.ledger import matrix, numbers, page
+from mtlbook.ledger import matrices, numbers, page
 from mtlbook.ledger.chain import chains
 from mtlbook.ledger.repository import root as repository
 
@@ -137,7 +137,7 @@ def test_claims_that_differ_in_the_column_alone_share_a_line():
         claim("p.digits.over-stl-10"),  # ten of something else
         claim("p.digits.over-stl-5"),
     ]
-    (found,), rest = matrix.matrices(rows)
+    (found,), rest = matrices.arrange(rows)
     assert (found.paper, found.family, found.columns) == ("p", "table1", ("5 %", "10 %", "20 %"))
     assert found.lines == (
         ("MRN over STL", (rows[0], None, rows[1])),
@@ -153,14 +153,14 @@ def test_the_papers_claims_and_our_questions_have_matrices_of_their_own():
         claim("p.x.b-laf", asked_by="us"),
         claim("p.x.b-tucker", asked_by="us"),
     ]
-    first, second = matrix.matrices(rows)[0]
+    first, second = matrices.arrange(rows)[0]
     assert (first.asked_by, first.columns) == ("paper", ("LAF", "TT"))
     assert (second.asked_by, second.columns) == ("us", ("LAF", "Tucker"))
 
 
 def test_a_column_may_be_the_absence_of_a_word():
     rows = [claim("p.harmful.mrn-over-stl"), claim("p.harmful.surf-mrn-over-stl")]
-    (found,), rest = matrix.matrices([*rows, claim("p.harmful.mrn-over-pooled")])
+    (found,), rest = matrices.arrange([*rows, claim("p.harmful.mrn-over-pooled")])
     assert found.columns == ("EfficientNet-Lite0", "SURF")
     assert found.lines == (("MRN over STL", tuple(rows)),)
     assert [row["claim"] for row in rest] == ["p.harmful.mrn-over-pooled"]
@@ -168,13 +168,13 @@ def test_a_column_may_be_the_absence_of_a_word():
 
 def test_where_the_column_says_it_all_the_line_names_the_arms():
     rows = [claim(f"p.control.{x}", f"m of {x}-tuned minus stl, paired") for x in ("laf", "tt")]
-    (found,), _ = matrix.matrices(rows)
+    (found,), _ = matrices.arrange(rows)
     assert [label for label, _ in found.lines] == ["…-tuned minus stl"]
 
 
 def test_matrices_as_markdown_lead_to_the_ledger():
     rows = [claim("p.x.a-laf", printed="-1.0"), claim("p.x.a-tt"), claim("p.x.other")]
-    text = matrix.markdown(rows, "../ledger.html")
+    text = matrices.markdown(rows, "../ledger.html")
     assert (
         '<a href="../ledger.html#p.x.a-laf">direction</a><br>−0.5 [−1.0, +0.2]<br>paper −1.0'
         in text

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mtlbook.ledger.matrix import Matrix, matrices
+from mtlbook.ledger.matrices import Matrix, arrange
 from mtlbook.ledger.report import GROUPS, KNOWN
 
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -80,7 +80,7 @@ command that repeats it. Keys: <kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd
 <p role="status" aria-live="polite"></p>
 {"".join(_table(claims, asked_by) for asked_by in GROUPS)}
 <section id="matrices"><h2>Matrices</h2>
-{"".join(map(_matrix, matrices(claims)[0]))}
+{"".join(map(_matrix, arrange(claims)[0]))}
 </section>
 </main>
 <script type="application/json" id="ledger-data">{_json(_data(chains))}</script>

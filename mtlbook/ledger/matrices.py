@@ -53,7 +53,7 @@ class Matrix:
     lines: tuple[tuple[str, tuple[Row | None, ...]], ...]
 
 
-def matrices(rows: Sequence[Row]) -> tuple[list[Matrix], list[Row]]:
+def arrange(rows: Sequence[Row]) -> tuple[list[Matrix], list[Row]]:
     """Arrange verdicts in matrices.
 
     Parameters
@@ -130,30 +130,35 @@ def _label(stem: str, of: Mapping[str, Row]) -> str:
 
 
 def markdown(rows: Sequence[Row], page: str) -> str:
-    """Return verdicts as Markdown: the matrices, and one table of what is left.
+    """Return verdicts as Markdown: the matrices, and tables of what is left.
 
     Parameters
     ----------
     rows : sequence of dict
-        As `mtlbook.ledger.audit.audit` returns them; only of the papers, or only of our own.
+        As `mtlbook.ledger.audit.audit` returns them.
     page : str
         The address of the ledger page, to which every verdict leads.
     """
-    found, rest = matrices(rows)
+    found, rest = arrange(rows)
     lines = []
     for matrix in found:
-        lines += ["", f"| {escape(matrix.family)} | {' | '.join(matrix.columns)} |"]
+        family = "" if matrix.family == "*" else escape(matrix.family)
+        lines += ["", f"| {family} | {' | '.join(matrix.columns)} |"]
         lines.append("|---" * (1 + len(matrix.columns)) + "|")
         for label, line in matrix.lines:
             cells = [_cell(row, page) if row else "" for row in line]
             lines.append(f"| {escape(label)} | {' | '.join(cells)} |")
-    if rest:
-        lines += ["", "| claim | paper | ours [95 % interval] | n | |", "|---|---|---|---|---|"]
-    for row in rest:
-        statement = escape(row["statement"].removeprefix("[our control] "))
-        cells = [statement, printed(row), interval(row), str(row["n"]), _link(row, page)]
-        lines.append(f"| {' | '.join(cells)} |")
+    for asked_by, head in (("paper", "claim | paper"), ("us", "question of our own | paper")):
+        of = [row for row in rest if row["asked_by"] == asked_by]
+        last = "verdict" if asked_by == "paper" else "answer"
+        lines += ["", f"| {head} | ours [95 % interval] | n | {last} |", "|---" * 5 + "|"] * bool(of)
+        lines += [f"| {' | '.join(_cells(row, page))} |" for row in of]
     return "\n".join([*lines, ""])
+
+
+def _cells(row: Row, page: str) -> list[str]:
+    statement = escape(row["statement"].removeprefix("[our control] "))
+    return [statement, printed(row), interval(row), str(row["n"]), _link(row, page)]
 
 
 def _cell(row: Row, page: str) -> str:
