@@ -1,4 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | audit-split``."""
+"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | export | …``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mtlbook import __version__
 from mtlbook.cli import commands
 from mtlbook.cli import data as data_sets
+from mtlbook.cli import export as exports
 
 EPILOG = """\
 exit codes: 0 success; 1 a committed verdict no longer follows, a file was changed that must not be
@@ -166,6 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_only(rerun)
     _add_profile(rerun)
     _add_cores(rerun)
+
+    export = add(
+        "export", exports.export, "write a CODECHECK bundle, an RO-Crate or the report of a paper"
+    )
+    export.add_argument("kind", choices=exports.KINDS)
+    export.add_argument("--paper", required=True, metavar="NAME", help="for example tnrdmtl")
+    export.add_argument("-o", dest="folder", required=True, metavar="FOLDER", help="made if needed")
+    export.add_argument(
+        "--no-pdf", action="store_true", help="report: HTML alone, which needs no browser"
+    )
 
     split = add("audit-split", commands.audit_split, "find out what split lists really hold")
     split.add_argument(

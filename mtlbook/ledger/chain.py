@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,10 @@ def chains(
     -------
     dict
         ``papers`` (id to title and source), ``experiments`` (name to what it is and how it was
-        run), ``claims`` (a list, in the order of the files: the row of the audit, its numbers as
-        people read them, ``series``, ``commit``, ``command``), and ``no_history`` (why rules have
-        no commit; None where they have). Values that JSON can hold.
+        run), ``datasets`` (name to title, tier, source and licence, of those they need),
+        ``claims`` (a list, in the order of the files: the row of the audit, its numbers as people
+        read them, ``series``, ``commit``, ``command``), and ``no_history`` (why rules have no
+        commit; None where they have). Values that JSON can hold.
     """
     folder = root / "data" / "claims"
     results = load_results(root / "data" / "results") if results is None else results
@@ -68,11 +69,13 @@ def chains(
     listed = read_yaml(root / repository.EXPERIMENTS)["experiments"]
     rows = audit(folder, results) if rows is None else rows
     used = dict.fromkeys(row["experiment"] for row in rows)
+    experiments = {
+        name: _experiment(listed.get(name) or {}, results.get(name), results) for name in used
+    }
     return {
         "papers": {f.paper: {"title": f.title, "source": f.source} for f in files},
-        "experiments": {
-            name: _experiment(listed.get(name) or {}, results.get(name), results) for name in used
-        },
+        "experiments": experiments,
+        "datasets": _datasets(root, {x for of in experiments.values() for x in of["needs"]}),
         "claims": [
             _chain(
                 row,
@@ -209,11 +212,12 @@ def _differences(values: Values, pairs: Sequence[tuple]) -> dict[str, list[float
 
 def _experiment(listed: Mapping, result: Result | None, results: Mapping[str, Result]) -> dict:
     """What an experiment is, and of one with a result how it was run."""
-    profiles = listed.get("profiles") or {}
+    profiles, needs = listed.get("profiles") or {}, listed.get("data") or []
     found = {
         "title": listed.get("title"),
         "notebook": listed.get("notebook"),
         "profiles": list(profiles),
+        "needs": [needs] if isinstance(needs, str) else list(needs),
         "profile": None,
     }
     if result is None:
@@ -252,6 +256,14 @@ def _experiment(listed: Mapping, result: Result | None, results: Mapping[str, Re
         "commits": sorted({r["git_commit"] for r in runs if r.get("git_commit")}),
         "stale": stale(result, results),
     }
+
+
+def _datasets(root: Path, names: Collection[str]) -> dict[str, dict[str, str]]:
+    """What is said of data sets in the list of them; nothing of one that a notebook makes."""
+    path = root / contents.DATASETS
+    listed = read_yaml(path) if path.is_file() else []
+    keys = ("title", "tier", "source", "licence")
+    return {of["name"]: {k: of.get(k) for k in keys} for of in listed if of["name"] in names}
 
 
 def rule_commits(root: Path) -> tuple[dict[str, dict[str, str]], str | None]:

@@ -150,8 +150,8 @@ def markdown(rows: Sequence[Row], page: str) -> str:
             lines.append(f"| {escape(label)} | {' | '.join(cells)} |")
     for asked_by, head in (("paper", "claim | paper"), ("us", "question of our own | paper")):
         of = [row for row in rest if row["asked_by"] == asked_by]
-        last = "verdict" if asked_by == "paper" else "answer"
-        lines += ["", f"| {head} | ours [95 % interval] | n | {last} |", "|---" * 5 + "|"] * bool(of)
+        head += f" | ours [95 % interval] | n | {'verdict' if asked_by == 'paper' else 'answer'}"
+        lines += ["", f"| {head} |", "|---" * 5 + "|"] if of else []
         lines += [f"| {' | '.join(_cells(row, page))} |" for row in of]
     return "\n".join([*lines, ""])
 
