@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from mtlbook.ledger.page import document, verdict
-from mtlbook.ledger.report import GROUPS, KNOWN, summary
+from mtlbook.ledger.report import GROUPS, KNOWN
 
 HELD, FELL = ("reproduced", "direction"), ("refuted at the printed size", "opposite")
 RULE = (
@@ -47,15 +49,22 @@ def title(chains: Mapping[str, Any], paper: str) -> str:
 
 
 def outcome(chains: Mapping[str, Any], paper: str) -> str:
-    """Return what came out, in a sentence."""
+    """Return what came out, in a sentence or two."""
     rows = of_paper(chains, paper)
     held, fell, left = counts(rows)
-    if not held + fell + left:
-        return f"No claim of the paper was at hand to be tested. {summary(rows)}."
-    return (
-        f"Of the paper's {held + fell + left} claims {held} hold, {fell} fall and {left} are "
-        f"left open. {summary(rows)}."
+    theirs, own = (_counted(rows, who) for who in GROUPS)
+    first = (
+        f"Of the paper's {held + fell + left} claims {held} hold, {fell} fall and {left} are left "
+        f"open ({theirs})."
+        if theirs
+        else "No claim of the paper was at hand to be tested."
     )
+    return first + (f" Questions of our own: {own}." if own else "")
+
+
+def _counted(rows: Sequence[Mapping[str, Any]], asked_by: str) -> str:
+    found = Counter(row["verdict"] for row in rows if row["asked_by"] == asked_by)
+    return ", ".join(f"{found[word]} {word}" for word in GROUPS[asked_by][1] if found[word])
 
 
 def report(chains: Mapping[str, Any], paper: str) -> str:
@@ -75,7 +84,9 @@ def report(chains: Mapping[str, Any], paper: str) -> str:
     sections = [
         ("What came out", f"<p>{escape(outcome(chains, paper))}</p><p>{escape(RULE)}</p>"),
         ("What was tested", _tested(measured)),
-        *((GROUPS[who][0].capitalize(), _verdicts(rows, who)) for who in GROUPS),
+        ("Claims of the paper", _verdicts(rows, "paper")),
+        ("Questions of our own", _verdicts(rows, "us")),
+        ("Rules that were revised after the run", _revised(rows)),
         ("What was not attempted, and why", _missing(rows, experiments, chains["datasets"])),
         ("Data", _data(measured, chains["datasets"])),
         ("How to repeat it", _repeat(paper, measured)),
@@ -109,7 +120,7 @@ def _tested(measured: Mapping[str, Mapping]) -> str:
             escape(of["title"] or ""),
             escape(", ".join(data["name"] for data in of["data"]) or "made by the notebook"),
             f"{of['runs']}, {of['minutes']} min",
-            escape(", ".join(of["days"])),
+            f'<span class="nowrap">{escape(" to ".join(of["days"]))}</span>',
         )
         for name, of in measured.items()
     ]
@@ -130,15 +141,24 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], asked_by: str) -> str:
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     unit = f'<br><span class="quiet">{escape(row["unit"])}</span>' if row["unit"] else ""
     known = "" if row["known"] is None else f'<br><span class="quiet">{KNOWN[row["known"]]}</span>'
-    revised = f"; revised after the run: {row['revised']}" if row["revised"] else ""
     return (
         f"{escape(row['statement'])}<br><code>{escape(row['claim'])}</code>",
         f"{escape(row['printed_text'])}{known}",
         f'<span class="number">{escape(row["interval_text"])}</span>{unit}',
         str(row["n"]),
         verdict(row),
-        escape(row["why"] + revised),
+        escape(row["why"]),
     )
+
+
+def _revised(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Why, and of which claims."""
+    claims: dict[str, list[str]] = {}
+    for row in rows:
+        if row["revised"]:
+            claims.setdefault(row["revised"], []).append(f"<code>{escape(row['claim'])}</code>")
+    items = (f"<li>{escape(why)} Claims: {', '.join(of)}.</li>" for why, of in claims.items())
+    return f"<ul>{''.join(items)}</ul>" if claims else ""
 
 
 def _missing(
@@ -169,18 +189,21 @@ def _missing(
 
 
 def _data(measured: Mapping[str, Mapping], datasets: Mapping[str, Mapping]) -> str:
-    found: dict[str, set[str]] = {}
+    hashes: dict[str, set[str]] = {}
     for of in measured.values():
         for data in of["data"]:
-            found.setdefault(data["name"], set()).add(data["sha256"] or "made by the notebook")
+            hashes.setdefault(data["name"], set()).add(data["sha256"] or "made by the notebook")
     lines = []
-    for name, hashes in found.items():
-        about = datasets.get(name, {})
-        cells = (about.get("title") or name, about.get("tier"), about.get("licence"))
-        where = " ".join((about.get("source") or "").split())
-        cells = [escape(cell or "") for cell in (*cells, where)]
-        lines.append([*cells, "<br>".join(f"<code>{escape(h)}</code>" for h in sorted(hashes))])
-    return _table("Data sets", ("set", "tier", "licence", "source", "sha256"), lines)
+    for name, found in hashes.items():
+        listed = ", ".join(f"<code>{escape(one)}</code>" for one in sorted(found))
+        lines.append(f"<dt>{escape(name)}</dt><dd>sha256 {listed}</dd>")
+    text = " ".join(hashes)
+    for name, of in datasets.items():
+        if re.search(rf"\b{re.escape(name)}\b", text):
+            about = (of["title"], of["tier"], f"licence: {of['licence']}", of["source"])
+            told = ". ".join(" ".join(str(part or "?").split()).rstrip(".") for part in about)
+            lines.append(f"<dt>{escape(name)}: what it is</dt><dd>{escape(told)}.</dd>")
+    return f'<dl class="facts">{"".join(lines)}</dl>'
 
 
 def _repeat(paper: str, measured: Mapping[str, Mapping]) -> str:
@@ -190,7 +213,7 @@ def _repeat(paper: str, measured: Mapping[str, Mapping]) -> str:
         lines.append(f"mtlbook reproduce --profile {profile} --only {' '.join(names)}")
     lines += ["mtlbook audit --strict", f"mtlbook export report --paper {paper} -o {paper}"]
     versions = dict.fromkeys(v for of in measured.values() for v in of["versions"])
-    commits = dict.fromkeys(c for of in measured.values() for c in of["commits"])
+    commits = dict.fromkeys(c[:10] for of in measured.values() for c in of["commits"])
     commands = "".join(f'<li><code class="command">{escape(line)}</code></li>' for line in lines)
     return (
         f"<p>In a checkout of the repository:</p><ol>{commands}</ol>"
