@@ -54,8 +54,8 @@ def test_the_papers_are_those_of_the_ledger(known):
 # the title
 
 
-def of_verdicts(*verdicts, asked_by="paper"):
-    claims = [{"paper": "p", "asked_by": asked_by, "verdict": verdict} for verdict in verdicts]
+def of_verdicts(*verdicts, kind="paper"):
+    claims = [{"paper": "p", "kind": kind, "verdict": verdict} for verdict in verdicts]
     return {"claims": claims, "papers": {"p": {"title": "A paper", "source": ""}}}
 
 
@@ -76,7 +76,7 @@ def test_the_title_follows_from_the_stated_rule(verdicts, title, counts):
 
 
 def test_questions_of_our_own_decide_no_title():
-    of = of_verdicts("yes", "yes", asked_by="us")
+    of = of_verdicts("yes", "yes", kind="us")
     assert dossier.title(of, "p") == "[not Re] A paper"
     assert dossier.outcome(of, "p") == (
         "No claim of the paper was at hand to be tested. Questions of our own: 2 yes."

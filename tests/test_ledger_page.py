@@ -154,8 +154,8 @@ def test_the_papers_claims_and_our_questions_have_matrices_of_their_own():
         claim("p.x.b-tucker", asked_by="us"),
     ]
     first, second = matrices.arrange(rows)[0]
-    assert (first.asked_by, first.columns) == ("paper", ("LAF", "TT"))
-    assert (second.asked_by, second.columns) == ("us", ("LAF", "Tucker"))
+    assert (first.kind, first.columns) == ("paper", ("LAF", "TT"))
+    assert (second.kind, second.columns) == ("us", ("LAF", "Tucker"))
 
 
 def test_a_column_may_be_the_absence_of_a_word():
@@ -369,7 +369,7 @@ def choose(window, name, value):
 
 def test_filters(known, ledger):
     assert len(ledger.js(SHOWN)) == len(known["claims"])
-    wanted = {"paper": "mrn", "asked_by": "us", "verdict": "yes", "tier": "fetched"}
+    wanted = {"paper": "mrn", "kind": "us", "verdict": "yes", "tier": "fetched"}
     for name, value in wanted.items():
         choose(ledger, name, value)
     expected = [c["claim"] for c in known["claims"] if all(c[k] == v for k, v in wanted.items())]
@@ -409,7 +409,7 @@ def test_search_takes_all_words_of_statement_rule_and_reason(known, ledger):
 
 
 def test_sorting_says_so(known, ledger):
-    head = "section[data-asked=us] th[data-sort=ours]"
+    head = "section[data-kind=us] th[data-sort=ours]"
     of = {c["claim"]: c["ours"] for c in known["claims"] if c["asked_by"] == "us"}
     for word in ("ascending", "descending"):
         ledger.click(f"{head} button")

@@ -98,7 +98,7 @@ def write_crate(root: Path, chains: Mapping[str, Any], paper: str, folder: Path)
 def _write_files(root: Path, chains: Mapping[str, Any], paper: str, folder: Path) -> list[str]:
     """Copy what the verdicts on a paper rest on, and write the report; return the names."""
     rows = dossier.of_paper(chains, paper)
-    copied = [f"{contents.CLAIMS}{paper}.yaml", contents.EXPERIMENTS, contents.DATASETS]
+    copied = [*_claim_files(root, paper), contents.EXPERIMENTS, contents.DATASETS]
     copied += [f"{contents.PRINTED}{p.name}" for p in _printed(root, paper)]
     copied += ["requirements.lock", "LICENSE", "LICENSE-TEXT", "CITATION.cff"]
     for run in _results(chains, paper).values():
@@ -117,9 +117,15 @@ def _write(path: Path, text: str) -> None:
     write_atomically(path, text)
 
 
+def _claim_files(root: Path, paper: str) -> list[str]:
+    """The files of claims that bear the name of a paper, in whatever folder of the claims."""
+    paths = sorted((root / contents.CLAIMS).rglob(f"{paper}.yaml"))
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
 def _printed(root: Path, paper: str) -> list[Path]:
     """The printed values of a paper: files that begin with its name, and those its rules read."""
-    text = (root / contents.CLAIMS / f"{paper}.yaml").read_text(encoding="utf-8")
+    text = "".join((root / name).read_text(encoding="utf-8") for name in _claim_files(root, paper))
     paths = sorted((root / contents.PRINTED).glob("*.csv"))
     return [path for path in paths if path.name.startswith(f"{paper}_") or path.name in text]
 
@@ -127,7 +133,7 @@ def _printed(root: Path, paper: str) -> list[Path]:
 def _results(chains: Mapping[str, Any], paper: str) -> dict[str, Mapping[str, Any]]:
     """The experiments with results that the verdicts on a paper rest on."""
     names = dict.fromkeys(row["experiment"] for row in dossier.of_paper(chains, paper))
-    found = {name: chains["experiments"][name] for name in names}
+    found = {name: chains["experiments"][name] for name in names if name}
     return {name: run for name, run in found.items() if run.get("runs")}
 
 

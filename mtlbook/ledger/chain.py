@@ -22,6 +22,7 @@ from mtlbook.ledger.claims import Claim, load_all
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.history import NOW, History, HistoryError
 from mtlbook.ledger.pairs import MINIMUM_REPEATS, Pair, Values
+from mtlbook.ledger.report import kind
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.rules import (
     BoundRule,
@@ -68,7 +69,7 @@ def chains(
     commits, no_history = rule_commits(root)
     listed = read_yaml(root / repository.EXPERIMENTS)["experiments"]
     rows = audit(folder, results) if rows is None else rows
-    used = dict.fromkeys(row["experiment"] for row in rows)
+    used = dict.fromkeys(row["experiment"] for row in rows if row["experiment"])
     experiments = {
         name: _experiment(listed.get(name) or {}, results.get(name), results) for name in used
     }
@@ -97,6 +98,7 @@ def _chain(row: Mapping[str, Any], claim: Claim, of: Printed, result: Result | N
     found = series(claim.rule, result.values, of) if result else {}
     return {
         **row,
+        "kind": kind(row),
         "statement": row["statement"].removeprefix("[our control] "),
         "printed_text": numbers.printed(row),
         "spread": _spread(claim, of),
@@ -106,7 +108,11 @@ def _chain(row: Mapping[str, Any], claim: Claim, of: Printed, result: Result | N
         "two_way_text": numbers.two_way(row),
         "decimals": numbers.decimals(row),
         "difference": row["p"] is not None,
-        "series": [_one(name, values) for name, values in found.items() if values],
+        "series": [
+            _one(name, values, row if len(found) == 1 else None)
+            for name, values in found.items()
+            if values
+        ],
     }
 
 
@@ -136,13 +142,18 @@ def _spread(claim: Claim, of: Printed) -> str | None:
     return None
 
 
-def _one(name: str, values: Sequence[float]) -> dict[str, Any]:
-    interval = mean_interval(values) if len(values) >= MINIMUM_REPEATS else None
+def _one(name: str, values: Sequence[float], row: Mapping | None) -> dict[str, Any]:
+    """A series with its mean and interval: those of the verdict, where it rests on this alone."""
+    mean, interval = float(np.mean(values)), None
+    if row is not None and row["low"] is not None:
+        mean, interval = row["ours"], (row["low"], row["high"])
+    elif row is None and len(values) >= MINIMUM_REPEATS:
+        interval = mean_interval(values)[1:3]
     return {
         "name": name,
         "values": [_short(x) for x in values],
-        "mean": _short(float(np.mean(values))),
-        "interval": interval and [_short(interval.low), _short(interval.high)],
+        "mean": _short(mean),
+        "interval": interval and [_short(x) for x in interval],
     }
 
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from mtlbook.ledger.page import document, verdict
-from mtlbook.ledger.report import GROUPS, KNOWN
+from mtlbook.ledger.report import GROUPS, KNOWN, last_column
 
 HELD, FELL = ("reproduced", "direction"), ("refuted at the printed size", "opposite")
 RULE = (
@@ -37,7 +37,7 @@ def of_paper(chains: Mapping[str, Any], paper: str) -> list[Mapping[str, Any]]:
 
 def counts(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, int]:
     """Return how many claims of the paper hold, fall, and are left open."""
-    verdicts = [row["verdict"] for row in rows if row["asked_by"] == "paper"]
+    verdicts = [row["verdict"] for row in rows if row["kind"] == "paper"]
     held, fell = (sum(word in words for word in verdicts) for words in (HELD, FELL))
     return held, fell, len(verdicts) - held - fell
 
@@ -52,19 +52,21 @@ def outcome(chains: Mapping[str, Any], paper: str) -> str:
     """Return what came out, in a sentence or two."""
     rows = of_paper(chains, paper)
     held, fell, left = counts(rows)
-    theirs, own = (_counted(rows, who) for who in GROUPS)
+    counted = {group: _counted(rows, group) for group in GROUPS}
+    theirs = counted.pop("paper")
     first = (
         f"Of the paper's {held + fell + left} claims {held} hold, {fell} fall and {left} are left "
         f"open ({theirs})."
         if theirs
         else "No claim of the paper was at hand to be tested."
     )
-    return first + (f" Questions of our own: {own}." if own else "")
+    more = (f" {GROUPS[g][0].capitalize()}: {text}." for g, text in counted.items() if text)
+    return first + "".join(more)
 
 
-def _counted(rows: Sequence[Mapping[str, Any]], asked_by: str) -> str:
-    found = Counter(row["verdict"] for row in rows if row["asked_by"] == asked_by)
-    return ", ".join(f"{found[word]} {word}" for word in GROUPS[asked_by][1] if found[word])
+def _counted(rows: Sequence[Mapping[str, Any]], group: str) -> str:
+    found = Counter(row["verdict"] for row in rows if row["kind"] == group)
+    return ", ".join(f"{found[word]} {word}" for word in GROUPS[group][1] if found[word])
 
 
 def report(chains: Mapping[str, Any], paper: str) -> str:
@@ -78,14 +80,13 @@ def report(chains: Mapping[str, Any], paper: str) -> str:
         Its identifier, such as ``"tnrdmtl"``.
     """
     rows, head = of_paper(chains, paper), title(chains, paper)
-    used = list(dict.fromkeys(row["experiment"] for row in rows))
+    used = dict.fromkeys(row["experiment"] for row in rows if row["experiment"])
     experiments = {name: chains["experiments"][name] for name in used}
     measured = {name: of for name, of in experiments.items() if of.get("runs")}
     sections = [
         ("What came out", f"<p>{escape(outcome(chains, paper))}</p><p>{escape(RULE)}</p>"),
         ("What was tested", _tested(measured)),
-        ("Claims of the paper", _verdicts(rows, "paper")),
-        ("Questions of our own", _verdicts(rows, "us")),
+        *((GROUPS[group][0].capitalize(), _verdicts(rows, group)) for group in GROUPS),
         ("Rules that were revised after the run", _revised(rows)),
         ("What was not attempted, and why", _missing(rows, experiments, chains["datasets"])),
         ("Data", _data(measured, chains["datasets"])),
@@ -127,14 +128,13 @@ def _tested(measured: Mapping[str, Mapping]) -> str:
     return _table("Experiments", ("experiment", "what it is", "data", "runs, time", "day"), lines)
 
 
-def _verdicts(rows: Sequence[Mapping[str, Any]], asked_by: str) -> str:
-    of = [row for row in rows if row["asked_by"] == asked_by]
-    groups = dict.fromkeys(row["group"] for row in of)
-    last = "verdict" if asked_by == "paper" else "answer"
-    heads = ("claim", "paper", "ours [95 % interval]", "n", last, "why")
+def _verdicts(rows: Sequence[Mapping[str, Any]], group: str) -> str:
+    """A table for each table or figure of the paper, and each family of our questions."""
+    of = [row for row in rows if row["kind"] == group]
+    heads = ("claim", "paper", "ours [95 % interval]", "n", last_column(group), "why")
     return "".join(
-        _table(group, heads, [_line(row) for row in of if row["group"] == group])
-        for group in groups
+        _table(name, heads, [_line(row) for row in of if row["group"] == name])
+        for name in dict.fromkeys(row["group"] for row in of)
     )
 
 

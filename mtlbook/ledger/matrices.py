@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtlbook.ledger.numbers import interval, printed
-from mtlbook.ledger.report import escape
+from mtlbook.ledger.report import GROUPS, escape, kind, last_column
 
 Row = Mapping[str, Any]
 
@@ -38,8 +38,9 @@ class Matrix:
 
     Attributes
     ----------
-    paper, asked_by, family : str
-        What all of its claims have in common; the family is the second part of their ids.
+    paper, kind, family : str
+        What all of its claims have in common (`report.kind`); the family is the second part of
+        their ids.
     columns : tuple of str
         Heads.
     lines : tuple of (str, tuple of row or None)
@@ -47,7 +48,7 @@ class Matrix:
     """
 
     paper: str
-    asked_by: str
+    kind: str
     family: str
     columns: tuple[str, ...]
     lines: tuple[tuple[str, tuple[Row | None, ...]], ...]
@@ -73,12 +74,12 @@ def arrange(rows: Sequence[Row]) -> tuple[list[Matrix], list[Row]]:
         for row in rest:
             if (parted := _part(row, axis)) is not None:
                 column, stem = parted
-                comparisons.setdefault((row["asked_by"], stem), {})[column] = row
+                comparisons.setdefault((kind(row), stem), {})[column] = row
         families: dict[tuple[str, str, str], dict[str, dict[str, Row]]] = {}
-        for (asked_by, stem), of in comparisons.items():
+        for (group, stem), of in comparisons.items():
             if len(of) > 1:
                 paper, family, *_ = stem.split(".")
-                families.setdefault((paper, asked_by, family), {})[stem] = of
+                families.setdefault((paper, group, family), {})[stem] = of
         for key, stems in families.items():
             found.append(_matrix(key, stems, axis))
         taken = {r["claim"] for of in families.values() for s in of.values() for r in s.values()}
@@ -148,9 +149,9 @@ def markdown(rows: Sequence[Row], page: str) -> str:
         for label, line in matrix.lines:
             cells = [_cell(row, page) if row else "" for row in line]
             lines.append(f"| {escape(label)} | {' | '.join(cells)} |")
-    for asked_by, head in (("paper", "claim | paper"), ("us", "question of our own | paper")):
-        of = [row for row in rest if row["asked_by"] == asked_by]
-        head += f" | ours [95 % interval] | n | {'verdict' if asked_by == 'paper' else 'answer'}"
+    for group in GROUPS:
+        of = [row for row in rest if kind(row) == group]
+        head = f"claim | paper | ours [95 % interval] | n | {last_column(group)}"
         lines += ["", f"| {head} |", "|---" * 5 + "|"] if of else []
         lines += [f"| {' | '.join(_cells(row, page))} |" for row in of]
     return "\n".join([*lines, ""])

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mtlbook.ledger.matrices import Matrix, arrange
-from mtlbook.ledger.report import GROUPS, KNOWN
+from mtlbook.ledger.report import GROUPS, KNOWN, last_column
 
 ASSETS = Path(__file__).resolve().parent / "assets"
+_ASKED = {"paper": "the paper", "us": "us"}
 TIERS = ("embedded", "fetched", "gated", "none")
 
 #: A verdict or an answer -> how it is marked; the others are marked as open.
@@ -78,7 +79,7 @@ command that repeats it. Keys: <kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd
 <div class="papers">{"".join(_bars(claims, chains["papers"]))}</div>
 {_form(claims)}
 <p role="status" aria-live="polite"></p>
-{"".join(_table(claims, asked_by) for asked_by in GROUPS)}
+{"".join(_table(claims, group) for group in GROUPS)}
 <section id="matrices"><h2>Matrices</h2>
 {"".join(map(_matrix, arrange(claims)[0]))}
 </section>
@@ -118,7 +119,8 @@ def verdict(row: Mapping[str, Any]) -> str:
 def _data(chains: Mapping[str, Any]) -> dict[str, Any]:
     words = dict.fromkeys(word for _, words in GROUPS.values() for word in words)
     known = {name or "us": text for name, text in KNOWN.items()}
-    return {**chains, "words": list(words), "known": known}
+    groups = {group: title for group, (title, _) in GROUPS.items()}
+    return {**chains, "words": list(words), "known": known, "groups": groups}
 
 
 def _json(content: Any) -> str:
@@ -133,22 +135,22 @@ def _bars(claims: Sequence[Mapping], papers: Mapping[str, Mapping]) -> Iterator[
     """Two bars for each paper: its claims, and our questions on it, by verdict."""
     for paper, about in papers.items():
         of_paper = [row for row in claims if row["paper"] == paper]
-        bars = "".join(_bar(of_paper, paper, asked_by) for asked_by in GROUPS)
+        bars = "".join(_bar(of_paper, paper, group) for group in GROUPS)
         yield (
             f'<div class="paper"><h3>{escape(paper.upper())} '
             f'<span class="quiet">{escape(about["title"])}</span></h3>{bars}</div>'
         )
 
 
-def _bar(rows: Sequence[Mapping], paper: str, asked_by: str) -> str:
-    title, words = GROUPS[asked_by]
-    counts = Counter(row["verdict"] for row in rows if row["asked_by"] == asked_by)
+def _bar(rows: Sequence[Mapping], paper: str, group: str) -> str:
+    title, words = GROUPS[group]
+    counts = Counter(row["verdict"] for row in rows if row["kind"] == group)
     if not counts:
         return ""
     found = [(word, MARKS.get(word, ""), counts[word]) for word in words if counts[word]]
     bar = "".join(f'<span class="{mark}" style="flex:{count}"></span>' for _, mark, count in found)
     parts = "".join(
-        f'<a class="part {mark}" href="#paper={paper}&amp;asked_by={asked_by}&amp;'
+        f'<a class="part {mark}" href="#paper={paper}&amp;kind={group}&amp;'
         f'verdict={escape(word.replace(" ", "+"))}">{count} {escape(word)}</a>'
         for word, mark, count in found
     )
@@ -172,13 +174,14 @@ def _form(claims: Sequence[Mapping]) -> str:
         return {"": "all", **{value: value for value in ordered}}
 
     words = list(dict.fromkeys(word for _, words in GROUPS.values() for word in words))
+    asked = {key: _ASKED.get(key, GROUPS[key][0]) for key in there("kind", list(GROUPS)) if key}
     papers = {value: text.upper() if value else text for value, text in there("paper").items()}
     return (
         '<form id="filter" role="search" hidden>'
         + '<label class="search">search<input type="search" name="q" '
         + 'placeholder="words of a claim, a rule, a reason"></label>'
         + select("paper", "paper", papers)
-        + select("asked_by", "asked by", {"": "all", "paper": "the paper", "us": "us"})
+        + select("kind", "asked by", {"": "all", **asked})
         + select("verdict", "verdict", there("verdict", words))
         + select("tier", "data", there("tier", TIERS))
         + select("view", "shown as", {"": "list", "matrices": "matrices"})
@@ -186,19 +189,18 @@ def _form(claims: Sequence[Mapping]) -> str:
     )
 
 
-def _table(claims: Sequence[Mapping], asked_by: str) -> str:
-    rows = [row for row in claims if row["asked_by"] == asked_by]
+def _table(claims: Sequence[Mapping], group: str) -> str:
+    rows = [row for row in claims if row["kind"] == group]
     if not rows:
         return ""
-    title = GROUPS[asked_by][0].capitalize()
-    last = "verdict" if asked_by == "paper" else "answer"
+    title, last = GROUPS[group][0].capitalize(), last_column(group)
     heads = "".join(
         f'<th scope="col" role="columnheader" data-sort="{key}" aria-sort="none">'
         f"{last if key == 'verdict' else text}</th>"
         for key, text in _HEADS
     )
     return (
-        f'<section data-asked="{asked_by}"><table class="claims" role="table">'
+        f'<section data-kind="{group}"><table class="claims" role="table">'
         f"<caption><h2>{escape(title)}</h2></caption>"
         f'<thead role="rowgroup"><tr role="row">{heads}</tr></thead>'
         f'<tbody role="rowgroup">{"".join(map(_row, rows))}</tbody></table></section>'
@@ -230,10 +232,10 @@ def _matrix(matrix: Matrix) -> str:
         f'<tr><th scope="row">{escape(label)}</th>{"".join(map(_matrix_cell, line))}</tr>'
         for label, line in matrix.lines
     )
-    who = GROUPS[matrix.asked_by][0]
+    who = GROUPS[matrix.kind][0]
     title = f"{matrix.paper.upper()}, {matrix.family}: {who}".replace(", *", "")
     return (
-        f'<div class="scroll" data-matrix="{matrix.asked_by}" data-paper="{escape(matrix.paper)}">'
+        f'<div class="scroll" data-matrix="{matrix.kind}" data-paper="{escape(matrix.paper)}">'
         f'<table class="matrix"><caption>{escape(title)}</caption>'
         f'<thead><tr><th scope="col">comparison</th>{heads}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>\n"

@@ -20,6 +20,17 @@ ANSWERS = get_args(Answer)
 # Claims of the papers and questions of our own never stand in one table, nor in one count.
 GROUPS = {"paper": ("claims of the papers", VERDICTS), "us": ("questions of our own", ANSWERS)}
 
+
+def kind(row: Mapping[str, Any]) -> str:
+    """The key in `GROUPS` of a verdict."""
+    return row.get("kind") or row["asked_by"]
+
+
+def last_column(group: str) -> str:
+    """What a verdict of a group is called."""
+    return "answer" if group == "us" else "verdict"
+
+
 KNOWN = {
     "printed": "printed",
     "digitised": "digitised",

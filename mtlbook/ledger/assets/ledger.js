@@ -52,7 +52,7 @@ themeButton.addEventListener("click", () => {
 
 // filters, kept in the address
 
-const FIELDS = ["paper", "verdict", "tier", "asked_by"];
+const FIELDS = ["paper", "verdict", "tier", "kind"];
 
 function readAddress() {
   const hash = decodeURIComponent(location.hash.slice(1));
@@ -96,14 +96,14 @@ function apply() {
     tr.hidden = !shown;
     if (row.chain) row.chain.hidden = !shown;
     if (shown) {
-      const of = counts.get(claim.asked_by) ?? new Map();
-      counts.set(claim.asked_by, of.set(claim.verdict, (of.get(claim.verdict) ?? 0) + 1));
+      const of = counts.get(claim.kind) ?? new Map();
+      counts.set(claim.kind, of.set(claim.verdict, (of.get(claim.verdict) ?? 0) + 1));
     }
   }
   const matrices = form.elements.view.value === "matrices";
   const paper = form.elements.paper.value;
-  const asked = form.elements.asked_by.value;
-  for (const section of document.querySelectorAll("section[data-asked]")) {
+  const asked = form.elements.kind.value;
+  for (const section of document.querySelectorAll("section[data-kind]")) {
     const empty = ![...section.querySelectorAll("tr.claim")].some((tr) => !tr.hidden);
     section.hidden = matrices || empty;
   }
@@ -114,7 +114,7 @@ function apply() {
   const total = rows.filter((row) => !row.tr.hidden).length;
   const parts = [...counts].map(([who, of]) => {
     const words = [...of].sort((a, b) => b[1] - a[1]).map(([verdict, count]) => `${count} ${verdict}`);
-    return `${who === "paper" ? "claims of the papers" : "questions of our own"}: ${words.join(", ")}`;
+    return `${data.groups[who]}: ${words.join(", ")}`;
   });
   status.textContent = matrices
     ? "Matrices: choose a paper, or who asked. Each verdict leads to its row."
@@ -224,7 +224,7 @@ document.addEventListener("keydown", (event) => {
 
 function chain(claim, width) {
   const paper = data.papers[claim.paper];
-  const experiment = data.experiments[claim.experiment];
+  const experiment = data.experiments[claim.experiment] ?? { profiles: [] };
   const list = make("dl");
   const add = (term, ...parts) => {
     const lines = parts.filter(Boolean);
