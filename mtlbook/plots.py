@@ -244,7 +244,7 @@ def panels(
     """
     groups = scales(reaches)
     heights = [row * len(group) + 0.7 for group in groups]
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         len(groups), figsize=(width, sum(heights) + 0.1), squeeze=False, height_ratios=heights
     )
     return dict(zip(axes[:, 0], groups, strict=True))
