@@ -501,7 +501,7 @@ def test_on_a_phone_the_number_comes_first_and_nothing_runs_over(ledger):
     ledger.size(390, 844)
     order = ledger.js("""
         const row = document.querySelector("tr.claim");
-        open(rows[0]);
+        openRow(rows[0]);
         return [...row.children].map((c) => [c.className, c.getBoundingClientRect().top])""")
     first = min(order, key=lambda cell: cell[1])
     assert first[0] == "ours number" and sum(top == first[1] for _, top in order) == 1
@@ -529,7 +529,7 @@ def test_colours_follow_the_system_and_the_switch(ledger, scheme):
 
 
 def test_on_paper_there_are_no_controls(ledger):
-    ledger.js("open(rows[0])")
+    ledger.js("openRow(rows[0])")
     ledger.media("print", prefers_color_scheme="dark")
     hidden = "return getComputedStyle(document.querySelector(arguments[0])).display"
     for selector in ("form", ".theme"):
@@ -546,7 +546,7 @@ def test_a_hostile_text_does_nothing_in_a_browser(known, window, tmp_path, state
     window.media()
     window.open(path.as_uri())
     text = window.js("""
-        open(rows[0]);
+        openRow(rows[0]);
         const shown = document.querySelector("tr.claim th div");
         return [shown.textContent, rows[0].chain.textContent]""")
     assert text[0] == statement and text[1].count(statement) >= 6

@@ -7,7 +7,7 @@ const claims = new Map(data.claims.map((claim) => [claim.claim, claim]));
 const rows = [...document.querySelectorAll("tr.claim")].map((tr) => ({ tr, claim: claims.get(tr.id) }));
 const rowOf = new Map(rows.map((row) => [row.claim.claim, row]));
 const form = document.getElementById("filter");
-const status = document.querySelector("[role=status]");
+const report = document.querySelector("[role=status]");
 
 /** An element with attributes and children; children that are strings become text. */
 function make(tag, attributes = {}, ...children) {
@@ -64,7 +64,7 @@ function readAddress() {
   }
   apply();
   if (row) {
-    open(row);
+    openRow(row);
     row.tr.scrollIntoView({ block: "start" });
     row.button.focus({ preventScroll: true });
   }
@@ -80,8 +80,8 @@ function writeAddress() {
 
 const texts = new Map(
   rows.map(({ claim }) => [claim, [
-    claim.claim, claim.statement, claim.where, claim.why, claim.verdict, claim.unit, claim.rule, claim.experiment,
-    claim.data, data.papers[claim.paper].title,
+    claim.claim, claim.statement, claim.where, claim.why, claim.verdict, claim.unit, claim.rule,
+    claim.experiment, claim.data, data.papers[claim.paper].title,
   ].join("\n").toLowerCase()]),
 );
 
@@ -109,14 +109,15 @@ function apply() {
   }
   document.getElementById("matrices").hidden = !matrices;
   for (const matrix of document.querySelectorAll("[data-matrix]")) {
-    matrix.hidden = Boolean((paper && matrix.dataset.paper !== paper) || (asked && matrix.dataset.matrix !== asked));
+    const { paper: of, matrix: kind } = matrix.dataset;
+    matrix.hidden = Boolean((paper && of !== paper) || (asked && kind !== asked));
   }
   const total = rows.filter((row) => !row.tr.hidden).length;
   const parts = [...counts].map(([who, of]) => {
     const words = [...of].sort((a, b) => b[1] - a[1]).map(([verdict, count]) => `${count} ${verdict}`);
     return `${data.groups[who]}: ${words.join(", ")}`;
   });
-  status.textContent = matrices
+  report.textContent = matrices
     ? "Matrices: choose a paper, or who asked. Each verdict leads to its row."
     : `${total} of ${rows.length} shown${parts.length ? ` (${parts.join("; ")})` : ""}.`;
 }
@@ -164,7 +165,7 @@ for (const head of document.querySelectorAll("th[data-sort]")) {
 
 // rows that open
 
-function open(row) {
+function openRow(row) {
   if (row.chain) return;
   const id = `chain-${row.claim.claim}`;
   const cell = make("td", { colspan: "6", role: "cell" });
@@ -175,7 +176,7 @@ function open(row) {
   cell.append(chain(row.claim, cell.clientWidth));
 }
 
-function close(row) {
+function closeRow(row) {
   row.chain?.remove();
   delete row.chain;
   row.button.setAttribute("aria-expanded", "false");
@@ -183,8 +184,8 @@ function close(row) {
 }
 
 function toggle(row) {
-  if (row.chain) close(row);
-  else open(row);
+  if (row.chain) closeRow(row);
+  else openRow(row);
 }
 
 for (const row of rows) {
@@ -206,7 +207,7 @@ document.addEventListener("keydown", (event) => {
     const tr = event.target.closest("tr");
     const row = rows.find((each) => each.tr === tr || (each.chain && each.chain === tr));
     if (row?.chain) {
-      close(row);
+      closeRow(row);
       row.button.focus();
     }
   } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && !field) {
@@ -227,37 +228,58 @@ function chain(claim, width) {
   const experiment = data.experiments[claim.experiment] ?? { profiles: [] };
   const list = make("dl");
   const add = (term, ...parts) => {
-    const lines = parts.filter(Boolean);
-    if (lines.length) list.append(make("dt", {}, term), make("dd", {}, ...lines.map((part) => make("div", {}, part))));
+    const lines = parts.filter(Boolean).map((part) => make("div", {}, part));
+    if (lines.length) list.append(make("dt", {}, term), make("dd", {}, ...lines));
   };
-  const known = data.known[claim.known ?? "us"];
-  add(claim.asked_by === "paper" ? "print" : "question",
-    claim.asked_by === "paper" ? `${claim.where}: ${claim.printed === null ? known : `${claim.printed_text} (${known})`}` : claim.where,
-    claim.spread, claim.unit && `unit: ${claim.unit}`, `${paper.title}. ${paper.source}`);
-  const commit = claim.commit === null ? `no commit known: ${data.no_history}`
-    : claim.commit.hash ? `as it is since ${claim.commit.day}, commit ${claim.commit.hash}` : "not committed yet";
-  add("rule", claim.rule, commit, claim.revised && `revised after the run: ${claim.revised}`);
-  add("experiment", experiment.title && `${claim.experiment}: ${experiment.title}`,
-    experiment.notebook && `notebooks/${experiment.notebook}, profile ${experiment.profile ?? experiment.profiles.join(" or ")}`);
-  const wide = Math.min(720, Math.max(260, width - (width > 600 ? 170 : 20)));
-  add("values", ...charts(claim, wide));
-  add("interval", claim.low === null ? claim.ours !== null && `${claim.ours_text}, no interval: n = ${claim.n}`
-    : `${claim.interval_text}, n = ${claim.n}`,
-    claim.p !== null && `p = ${claim.p.toPrecision(2)}; corrected for all tests of ${claim.group}: ${claim.holm.toPrecision(2)}`,
+  add(...printLine(claim), claim.spread, claim.unit && `unit: ${claim.unit}`, `${paper.title}. ${paper.source}`);
+  add("rule", claim.rule, commitLine(claim.commit),
+    claim.revised && `revised after the run: ${claim.revised}`);
+  const profile = experiment.profile ?? experiment.profiles.join(" or ");
+  add("experiment",
+    experiment.title && `${claim.experiment}: ${experiment.title}`,
+    experiment.notebook && `notebooks/${experiment.notebook}, profile ${profile}`);
+  add("values", ...charts(claim, Math.min(720, Math.max(260, width - (width > 600 ? 170 : 20)))));
+  const corrected = () => `corrected for all tests of ${claim.group}: ${claim.holm.toPrecision(2)}`;
+  add("interval", intervalLine(claim),
+    claim.p !== null && `p = ${claim.p.toPrecision(2)}; ${corrected()}`,
     claim.two_way_text && `over tasks, too: ${claim.two_way_text}`);
-  add(claim.asked_by === "paper" ? "verdict" : "answer", make("span", {}, make("b", {}, claim.verdict), `: ${claim.why}`),
+  add(claim.asked_by === "paper" ? "verdict" : "answer",
+    make("span", {}, make("b", {}, claim.verdict), `: ${claim.why}`),
     claim.stand_in && `stand-in: ${claim.stand_in}`);
-  if (experiment.runs) {
-    add("provenance",
-      ...experiment.data.map((of) => `data: ${of.name}, ${of.sha256 ? `sha256 ${of.sha256}` : "made by the notebook"}`),
-      `${experiment.runs} runs on ${experiment.days.join(" to ")}, ${experiment.minutes} minutes: ${experiment.machines.join("; ")}`,
-      experiment.versions.join("; "),
-      experiment.commits.length && `made at commit ${experiment.commits.join(", ")}`,
-      `${experiment.file}, content sha256 ${experiment.content_sha256}`,
-      claim.stale?.length ? `not current: ${claim.stale.join("; ")}` : "current: of the version that the code has now, and its tunings are unchanged");
-  }
+  if (experiment.runs) add("provenance", ...provenance(claim, experiment));
   if (claim.command) add("repeat it", make("code", { class: "command" }, claim.command));
   return list;
+}
+
+function printLine(claim) {
+  if (claim.asked_by === "us") return ["question", claim.where];
+  const known = data.known[claim.known];
+  const number = claim.printed === null ? known : `${claim.printed_text} (${known})`;
+  return ["print", `${claim.where}: ${number}`];
+}
+
+function commitLine(of) {
+  if (of === null) return `no commit known: ${data.no_history ?? "the history does not have the claim"}`;
+  return of.hash ? `as it is since ${of.day}, commit ${of.hash}` : "not committed yet";
+}
+
+function intervalLine(claim) {
+  if (claim.ours === null) return "";
+  const text = claim.low === null ? `${claim.ours_text}, no interval` : claim.interval_text;
+  return `${text}, n = ${claim.n}`;
+}
+
+function provenance(claim, experiment) {
+  const current = "current: of the version that the code has now, and its tunings are unchanged";
+  const days = experiment.days.join(" to ");
+  return [
+    ...experiment.data.map(({ name, sha256 }) => `data: ${name}, ${sha256 ? `sha256 ${sha256}` : "made here"}`),
+    `${experiment.runs} runs on ${days}, ${experiment.minutes} minutes: ${experiment.machines.join("; ")}`,
+    experiment.versions.join("; "),
+    experiment.commits.length && `made at commit ${experiment.commits.join(", ")}`,
+    `${experiment.file}, content sha256 ${experiment.content_sha256}`,
+    claim.stale?.length ? `not current: ${claim.stale.join("; ")}` : current,
+  ];
 }
 
 // values as dots: every value, the interval, zero for differences, and the paper's number
@@ -271,14 +293,16 @@ function charts(claim, width) {
   return claim.series.map((one, i) => chart(claim, one, together ? shared : spans[i], width));
 }
 
-function paperNumber(claim, one) {
-  return claim.printed !== null && claim.series.length === 1 && claim.ours !== null ? Number(claim.printed) : null;
+/** The printed number, where it is one of what the only series shows. */
+function paperNumber(claim) {
+  const alone = claim.series.length === 1 && claim.ours !== null;
+  return claim.printed !== null && alone ? Number(claim.printed) : null;
 }
 
 function range(claim, one) {
   const ends = [...one.values, ...(one.interval ?? []), ...(claim.difference ? [0] : [])];
   let [low, high] = [Math.min(...ends), Math.max(...ends)];
-  const paper = paperNumber(claim, one);
+  const paper = paperNumber(claim);
   if (paper !== null) {
     const [from, to] = [Math.min(low, paper - claim.margin), Math.max(high, paper + claim.margin)];
     if (to - from < 6 * (high - low)) [low, high] = [from, to]; // farther away: an arrow says where
@@ -288,56 +312,59 @@ function range(claim, one) {
 }
 
 function chart(claim, one, [low, high], width) {
+  const ns = "http://www.w3.org/2000/svg";
   const pad = 8;
   const x = (value) => pad + ((value - low) / (high - low)) * (width - 2 * pad);
-  const ns = "http://www.w3.org/2000/svg";
-  const paper = paperNumber(claim, one);
   const show = (value) => format(value, claim.decimals, claim.difference);
-  const spread = one.interval ? `, 95 % interval ${show(one.interval[0])} to ${show(one.interval[1])}` : "";
-  const words = `${one.name}: ${one.values.length} values, mean ${show(one.mean)}${spread}`;
-  const svg = document.createElementNS(ns, "svg");
-  const put = (tag, attributes, text) => {
+  const put = (parent, tag, attributes, text) => {
     const node = document.createElementNS(ns, tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     if (text) node.textContent = text;
-    svg.append(node);
+    parent?.append(node);
     return node;
   };
-  for (const [name, value] of Object.entries({ class: "dots", role: "img", "aria-label": words, width, height: 84, viewBox: `0 0 ${width} 84` })) {
-    svg.setAttribute(name, value);
-  }
-  put("text", { x: pad, y: 12 }, words.length * 6.2 < width ? words : `${one.name}: mean ${show(one.mean)}`);
-  put("line", { class: "axis", x1: pad, x2: width - pad, y1: 64, y2: 64 });
+  const spread = one.interval ? `, 95 % interval ${one.interval.map(show).join(" to ")}` : "";
+  const words = `${one.name}: ${one.values.length} values, mean ${show(one.mean)}${spread}`;
+  const size = { width, height: 84, viewBox: `0 0 ${width} 84` };
+  const svg = put(null, "svg", { class: "dots", role: "img", "aria-label": words, ...size });
+  const short = `${one.name}: mean ${show(one.mean)}`;
+  put(svg, "text", { x: pad, y: 12 }, words.length * 6.2 < width ? words : short);
+
+  put(svg, "line", { class: "axis", x1: pad, x2: width - pad, y1: 64, y2: 64 });
   const [step, found] = ticks(low, high, width);
   const places = Math.max(0, -Math.floor(Math.log10(step)));
   for (const tick of found) {
-    put("line", { class: "axis", x1: x(tick), x2: x(tick), y1: 64, y2: 68 });
-    put("text", { x: x(tick), y: 80, "text-anchor": x(tick) < 24 ? "start" : x(tick) > width - 24 ? "end" : "middle" },
-      format(tick, places, claim.difference));
+    const anchor = x(tick) < 24 ? "start" : x(tick) > width - 24 ? "end" : "middle";
+    put(svg, "line", { class: "axis", x1: x(tick), x2: x(tick), y1: 64, y2: 68 });
+    put(svg, "text", { x: x(tick), y: 80, "text-anchor": anchor }, format(tick, places, claim.difference));
   }
-  if (claim.difference && low <= 0 && high >= 0) put("line", { class: "zero", x1: x(0), x2: x(0), y1: 18, y2: 64 });
+  if (claim.difference && low <= 0 && high >= 0) {
+    put(svg, "line", { class: "zero", x1: x(0), x2: x(0), y1: 18, y2: 64 });
+  }
   one.values.forEach((value, i) => {
-    put("circle", { class: "dot", cx: x(value), cy: 26 + 5 * (i % 3), r: 4 }).append(title(`repeat ${i + 1}: ${value}`));
+    const dot = put(svg, "circle", { class: "dot", cx: x(value), cy: 26 + 5 * (i % 3), r: 4 });
+    put(dot, "title", {}, `repeat ${i + 1}: ${value}`);
   });
-  if (one.interval) put("line", { class: "interval", x1: x(one.interval[0]), x2: x(one.interval[1]), y1: 48, y2: 48 });
-  put("circle", { class: "mean", cx: x(one.mean), cy: 48, r: 6 });
-  if (paper !== null) {
-    if (paper >= low && paper <= high) {
-      if (claim.margin) put("line", { class: "margin", x1: x(Math.max(low, paper - claim.margin)), x2: x(Math.min(high, paper + claim.margin)), y1: 58, y2: 58 });
-      put("path", { class: "printed", d: `M${x(paper)} 52l6 6l-6 6l-6 -6z` }).append(title(`paper: ${claim.printed_text}`));
-    } else {
-      const right = paper > high;
-      put("text", { x: right ? width - pad : pad, y: 60, "text-anchor": right ? "end" : "start" },
-        right ? `paper ${claim.printed_text} →` : `← paper ${claim.printed_text}`);
-    }
+  if (one.interval) {
+    const [x1, x2] = one.interval.map(x);
+    put(svg, "line", { class: "interval", x1, x2, y1: 48, y2: 48 });
+  }
+  put(svg, "circle", { class: "mean", cx: x(one.mean), cy: 48, r: 6 });
+
+  const paper = paperNumber(claim);
+  const text = `paper ${claim.printed_text}`;
+  if (paper === null) return svg;
+  if (paper > high) {
+    put(svg, "text", { x: width - pad, y: 60, "text-anchor": "end" }, `${text} →`);
+  } else if (paper < low) {
+    put(svg, "text", { x: pad, y: 60 }, `← ${text}`);
+  } else {
+    const [x1, x2] = [Math.max(low, paper - claim.margin), Math.min(high, paper + claim.margin)].map(x);
+    if (claim.margin) put(svg, "line", { class: "margin", x1, x2, y1: 58, y2: 58 });
+    const mark = put(svg, "path", { class: "printed", d: `M${x(paper)} 52l6 6l-6 6l-6 -6z` });
+    put(mark, "title", {}, text);
   }
   return svg;
-
-  function title(text) {
-    const node = document.createElementNS(ns, "title");
-    node.textContent = text;
-    return node;
-  }
 }
 
 function ticks(low, high, width) {
