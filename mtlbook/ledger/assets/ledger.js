@@ -231,7 +231,8 @@ function chain(claim, width) {
     const lines = parts.filter(Boolean).map((part) => make("div", {}, part));
     if (lines.length) list.append(make("dt", {}, term), make("dd", {}, ...lines));
   };
-  add(...printLine(claim), claim.spread, claim.unit && `unit: ${claim.unit}`, `${paper.title}. ${paper.source}`);
+  add(...printLine(claim), claim.spread, claim.unit && `unit: ${claim.unit}`,
+    `${paper.title}. ${paper.source}`);
   add("rule", claim.rule, commitLine(claim.commit),
     claim.revised && `revised after the run: ${claim.revised}`);
   const profile = experiment.profile ?? experiment.profiles.join(" or ");
@@ -273,7 +274,7 @@ function provenance(claim, experiment) {
   const current = "current: of the version that the code has now, and its tunings are unchanged";
   const days = experiment.days.join(" to ");
   return [
-    ...experiment.data.map(({ name, sha256 }) => `data: ${name}, ${sha256 ? `sha256 ${sha256}` : "made here"}`),
+    ...experiment.data.map((of) => `data: ${of.name}, ${of.sha256 ? `sha256 ${of.sha256}` : "made here"}`),
     `${experiment.runs} runs on ${days}, ${experiment.minutes} minutes: ${experiment.machines.join("; ")}`,
     experiment.versions.join("; "),
     experiment.commits.length && `made at commit ${experiment.commits.join(", ")}`,
