@@ -214,9 +214,9 @@ def test_values_are_those_that_the_verdict_rests_on(known):
 def test_every_command_is_one_that_the_command_line_takes(known):
     parser = cli._parser()
     for one in known["claims"]:
-        profiles = known["experiments"][one["experiment"]]["profiles"]
-        if one["command"] is None:  # an experiment that nobody has written
-            assert profiles == [] and one["verdict"] == "not attempted"
+        profiles = known["experiments"].get(one["experiment"], {"profiles": []})["profiles"]
+        if one["command"] is None:  # an experiment that nobody has written, or none
+            assert profiles == [] and one["n"] == 0
             continue
         options = parser.parse_args(one["command"].split()[1:])
         assert (options.claim, options.profile in profiles) == (one["claim"], True)
@@ -261,12 +261,14 @@ def test_every_claim_is_in_the_tables_without_javascript(known, text):
             assert one[part] in rows[one["claim"]], one["claim"]
 
 
-def test_tables_have_captions_and_heads(text):
+def test_tables_have_captions_and_heads(known, text):
     tags = read(text).tags
     assert sum(tag == "caption" for tag, _ in tags) == sum(tag == "table" for tag, _ in tags) > 2
     heads = [attrs for tag, attrs in tags if tag == "th"]
     assert {attrs["scope"] for attrs in heads} == {"col", "row"}
-    assert sum("data-sort" in attrs and attrs["aria-sort"] == "none" for attrs in heads) == 12
+    assert sum("data-sort" in attrs and attrs["aria-sort"] == "none" for attrs in heads) == (
+        6 * len({one["kind"] for one in known["claims"]})
+    )
     fields = [attrs for tag, attrs in tags if tag in ("input", "select")]
     assert len(fields) == sum(tag == "label" for tag, _ in tags) == 6
 
@@ -511,7 +513,7 @@ def test_on_a_phone_the_number_comes_first_and_nothing_runs_over(ledger):
           .filter((node) => node.getBoundingClientRect().right > 390).length""")
     assert wide == 0
     roles = ledger.js("return [...document.querySelectorAll('table.claims')].map(t => t.role)")
-    assert roles == ["table", "table"]  # which the layout would take from them
+    assert set(roles) == {"table"}  # which the layout would take from them
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
