@@ -263,7 +263,7 @@ def test_audit_of_a_folder_without_results_is_a_mistake(project, capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("form", ["table", "json", "page"])
+@pytest.mark.parametrize("form", ["table", "json", "html"])
 def test_a_reader_that_goes_away_is_no_error(project, form):
     """As `mtlbook audit | head -1`: the pipe is closed before anything is written."""
     save(project / "data/results/tiny.json", gain=1.2)
@@ -294,11 +294,16 @@ def test_audit_of_broken_files(project, capsys):
     assert "toy.yaml: not YAML" in capsys.readouterr().err
 
 
-def test_audit_page(project, capsys):
+def test_audit_writes_the_ledger_page(project, capsys):
+    save(project / "data/results/tiny.json", 1.5)
     cli.main(["audit", "--write"])
     capsys.readouterr()
-    assert cli.main(["audit", "--format", "page"]) == 0
-    assert capsys.readouterr().out.startswith("(claim-toy.b-over-a)=")
+    assert cli.main(["audit", "--format", "html", "-o", "ledger.html"]) == 0
+    assert capsys.readouterr().out == ""
+    page = (project / "ledger.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and 'id="toy.b-over-a"' in page
+    assert cli.main(["audit", "--format", "html"]) == 0
+    assert capsys.readouterr().out == page
 
 
 # record

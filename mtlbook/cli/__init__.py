@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mtlbook import __version__
 from mtlbook.cli import commands, comparison
 from mtlbook.cli import data as data_sets
+from mtlbook.cli import export as exports
 
 EPILOG = """\
 exit codes: 0 success; 1 a committed verdict no longer follows, a file was changed that must not be
@@ -123,8 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         "audit", commands.audit, "recompute every verdict and compare it with the committed one"
     )
     audit.add_argument(
-        "--format", choices=("table", "json", "page"), default="table", help="default: table"
+        "--format",
+        choices=("table", "json", "html"),
+        default="table",
+        help="default: table; html: the ledger, one page to filter, sort and open",
     )
+    audit.add_argument("-o", dest="output", metavar="FILE", help="write to a file, print nothing")
     audit.add_argument(
         "--results",
         metavar="FOLDER",
@@ -165,6 +170,16 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_compare(
         add("compare", comparison.compare, "find out which method helps on your own tasks")
+    )
+
+    export = add(
+        "export", exports.export, "write a CODECHECK bundle, an RO-Crate or the report of a paper"
+    )
+    export.add_argument("kind", choices=exports.KINDS)
+    export.add_argument("--paper", required=True, metavar="NAME", help="for example tnrdmtl")
+    export.add_argument("-o", dest="folder", required=True, metavar="FOLDER", help="made if needed")
+    export.add_argument(
+        "--no-pdf", action="store_true", help="report: HTML alone, which needs no browser"
     )
 
     split = add("audit-split", commands.audit_split, "find out what split lists really hold")

@@ -157,6 +157,7 @@ def audit(options: argparse.Namespace) -> int:
     """Recompute every verdict."""
     from mtlbook.ledger import report, repository
     from mtlbook.ledger.audit import audit, load_results, mismatches
+    from mtlbook.ledger.files import write_atomically
 
     root = repository.root()
     if options.results and not Path(options.results).is_dir():
@@ -171,10 +172,16 @@ def audit(options: argparse.Namespace) -> int:
     if options.results and not results:
         raise ValueError(f"--results: expected results (*.json) in {options.results}, found none")
     rows = audit(root / "data" / "claims", results)
-    if options.format == "page":
-        print(report.markdown(rows=rows))
+    if options.format == "html":
+        from mtlbook.ledger import chain, page
+
+        text = page.page(chain.chains(root, results, rows))
     else:
-        print(report.to_json(rows) if options.format == "json" else report.table(rows))
+        text = report.to_json(rows) if options.format == "json" else report.table(rows)
+    if options.output:
+        write_atomically(options.output, text + "\n")
+    else:
+        print(text)
     if options.write:
         return _write(root, options.accept, options.strict)
     if options.results:

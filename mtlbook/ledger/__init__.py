@@ -13,5 +13,8 @@
 - `strict`: whether anything was changed that must not be: by `consistency` of the files, by the
   `manifest` of what was written last, and by the `past`, which git's `history` knows; `contents`
   reads files in any version, `findings` are what comes out;
-- `report`: the verdicts as a table, as JSON and as a page.
+- `report`: the verdicts as a table, as JSON and in the README, by `numbers` as people read them;
+- `matrices`: the verdicts arranged in matrices; `chain`: the line from a print to a verdict, with
+  all of its links; `page`: all of that as one HTML page;
+- `dossier`: the report on one paper, which `chromium` prints; `bundle`: CODECHECK and RO-Crate.
 """

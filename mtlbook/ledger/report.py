@@ -1,4 +1,4 @@
-"""The verdicts as a table for the terminal, as JSON, and as a page of the book."""
+"""The verdicts as a table for the terminal, as JSON, and in the README."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from mtlbook.ledger import repository
-from mtlbook.ledger.audit import audit, load_results
 from mtlbook.ledger.currency import stale
+from mtlbook.ledger.numbers import MINUS, interval, mean, printed
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.rules import Answer, Verdict
 
@@ -21,7 +20,18 @@ ANSWERS = get_args(Answer)
 # Claims of the papers and questions of our own never stand in one table, nor in one count.
 GROUPS = {"paper": ("claims of the papers", VERDICTS), "us": ("questions of our own", ANSWERS)}
 
-_KNOWN = {
+
+def kind(row: Mapping[str, Any]) -> str:
+    """The key in `GROUPS` of a verdict."""
+    return row.get("kind") or row["asked_by"]
+
+
+def last_column(group: str) -> str:
+    """What a verdict of a group is called."""
+    return "answer" if group == "us" else "verdict"
+
+
+KNOWN = {
     "printed": "printed",
     "digitised": "digitised",
     "derived": "derived",
@@ -65,8 +75,8 @@ def _block(
         cells = [name, printed(row), interval(row), str(row["n"]), row["tier"], row["verdict"]]
         if committed is not None:
             before = committed.get(row["claim"])
-            cells.insert(2, number(before["ours"], before["printed"]) if before else "-")
-        body.append(cells)
+            cells.insert(2, mean(before) if before else "-")
+        body.append([cell.replace(MINUS, "-") for cell in cells])  # a terminal may not have it
     widths = [max(len(line[c]) for line in [head, *body]) for c in range(len(head))]
     # The first column gives way: ids are the only cells that can be long.
     widths[0] = min(widths[0], max(12, WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
@@ -94,75 +104,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a JSON list."""
     return json.dumps(list(rows), indent=1, ensure_ascii=False)
-
-
-def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """Return the verdicts of one paper, or of all, as a Markdown table, one row a claim.
-
-    Parameters
-    ----------
-    paper : str, optional
-        Identifier such as ``"tnrdmtl"``.
-    rows : sequence of dict, optional
-        As `audit` returns them; by default the committed claims judged by the committed results.
-
-    Returns
-    -------
-    str
-        MyST. A target ``(claim-<id>)=`` a claim stands above the table, and each row has an anchor
-        ``#row-<id>``.
-
-    Raises
-    ------
-    ValueError
-        If no claim belongs to `paper`.
-    """
-    if rows is None:
-        data = repository.root() / "data"
-        rows = audit(data / "claims", load_results(data / "results"))
-    known = ", ".join(sorted({row["paper"] for row in rows}))
-    rows = [row for row in rows if paper in (None, row["paper"])]
-    if not rows:
-        raise ValueError(f"paper: expected one of {known or '(none)'}, got {paper!r}")
-    lines = [*(f"(claim-{row['claim']})=" for row in rows), ""]
-    for asked_by, (title, _) in GROUPS.items():
-        of_group = [row for row in rows if row["asked_by"] == asked_by]
-        if not of_group:
-            continue
-        last = "Verdict" if asked_by == "paper" else "Answer"
-        lines += [
-            f"**{title.capitalize()}**",
-            "",
-            f"| Claim | Paper | Ours [95 % interval] | n | Tier | {last} | Experiment |",
-            "|---|---|---|---|---|---|---|",
-            *map(_markdown_row, of_group),
-            "",
-        ]
-    return "\n".join([*lines, summary(rows), ""])
-
-
-def _markdown_row(row: Mapping[str, Any]) -> str:
-    claim = f'<span id="row-{row["claim"]}"></span>`{row["claim"]}`<br>'
-    claim += f"{escape(row['where'])}: {escape(row['statement'])}"
-    if row.get("revised"):
-        claim += f"<br>*rule revised after the run: {escape(row['revised'])}*"
-    tier = escape(row["tier"])
-    if row["stand_in"]:
-        tier += f"<br>stand-in: {escape(row['stand_in'])}"
-    ours = interval(row)
-    if row["two_way"] is not None:
-        low, high = (number(x, row["printed"]) for x in row["two_way"])
-        ours += f"<br>over tasks, too: [{low}, {high}]"
-    cells = [
-        claim,
-        f"{printed(row)}<br>{_KNOWN[row['known']]}",
-        f"{ours}<br>{escape(row['unit'])}",
-        str(row["n"]),
-        tier,
-        f"**{row['verdict']}**<br>{escape(row['why'])}",
-        code(row["experiment"]),
-    ]
-    return _table_row(cells)
 
 
 def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
@@ -227,39 +168,6 @@ def _formula(text: str) -> str:
     for character, tex in signs.items():
         text = text.replace(character, tex)
     return text
-
-
-def printed(row: Mapping[str, Any]) -> str:
-    """Return the paper's number, or a word where none is printed."""
-    if row["printed"] is not None:
-        return row["printed"]
-    return {None: "no claim", "digitised": "curve"}.get(row["known"], "text")
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    """Return ``mean [low, high]`` with the decimals of the printed number.
-
-    The mean alone where repeats are too few for an interval.
-    """
-    if row["ours"] is None:
-        return "-"
-    if row["low"] is None:
-        return number(row["ours"], row["printed"])
-    numbers = [row[key] for key in ("ours", "low", "high")]
-    # where nothing is printed: two decimals, or four for what two would show as zero
-    small = max(abs(x) for x in numbers if x is not None) < 0.1
-    like = row["printed"] or ("0.0000" if small else None)
-    mean, low, high = (number(x, like) for x in numbers)
-    return f"{mean} [{low}, {high}]"
-
-
-def number(value: float | None, like: str | None) -> str:
-    """Format a number with the decimals and the sign of a printed one (default: two decimals)."""
-    if value is None:
-        return "-"
-    decimals = len(like.partition(".")[2]) if like is not None else 2
-    sign = "+" if like is not None and like.startswith(("+", "-")) else ""
-    return f"{value:{sign}.{decimals}f}"
 
 
 def _table_row(cells: Sequence[str]) -> str:
