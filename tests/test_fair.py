@@ -17,10 +17,11 @@ from mtlbook.kernels import (
     pair_share,
     pearson_similarity,
 )
-from mtlbook.ledger import images
+from mtlbook.ledger import claims, images
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.rules import DifferenceRule, Printed
 from mtlbook.ledger.statistics import mean_interval, two_way_interval
+from mtlbook.ledger.verdicts import judge as verdict_of
 from mtlbook.ledger.verdicts import over_images
 from mtlbook.methods import MTAL
 from mtlbook.methods.mtal import chance_thresholds, units
@@ -178,6 +179,30 @@ def test_a_difference_that_rests_on_few_images_is_undecided():
     assert (judged.low, judged.high) == (wide.low, wide.high) and judged.p > 0.05
     equal = rule.judge(result.values, Printed(), wide)
     assert equal.verdict == "equal within a margin" and "over repeats and images" in equal.why
+
+
+def test_a_difference_that_a_named_placebo_passes_decides_nothing():
+    """Longer training alone beats the reference as well: the rule says nothing of the method."""
+    result = Result("e", {})
+    for repeat in range(6):
+        for arm, value in (("method", 12.0), ("longer", 12.5), ("short", 10.0)):
+            result.add(
+                arm=arm, metric="m", value=value + repeat % 2 / 10 * (arm == "short"), repeat=repeat
+            )
+    claim = claims.Claim.model_validate({
+        "id": "p.c", "where": "Table 1", "statement": "s", "known": "derived", "experiments": ["e"],
+        "rule": {"kind": "difference", "arm": "method", "reference": "short", "metric": "m"},
+    })  # fmt: skip
+    assert verdict_of(claim, Printed(), result).verdict == "direction"
+    named = claim.model_copy(update={"placebo": ("longer",)})
+    found = verdict_of(named, Printed(), result)
+    assert found.verdict == "undecided" and "passed by longer, too" in found.why
+    opposite = named.rule.model_copy(update={"sign": -1})
+    found = verdict_of(named.model_copy(update={"rule": opposite}), Printed(), result)
+    assert found.verdict == "opposite"  # what does not hold needs no placebo
+    order = {"kind": "order", "arms": ["a", "b"], "metric": "m"}
+    with pytest.raises(ValueError, match="placebo: expected for a difference only"):
+        claims.Claim.model_validate(claim.model_dump() | {"rule": order, "placebo": ["c"]})
 
 
 def test_images_survive_the_file_and_the_merging_of_runs(tmp_path):
