@@ -21,7 +21,7 @@ TRIALS = 8  # settings of every arm, each on every tuning split
 
 @dataclass(frozen=True)
 class Protocol(mtal.Protocol):
-    """What :class:`mtlbook.experiments.mtal.Protocol` says, and what an arm may choose.
+    """What ``mtlbook.experiments.mtal.Protocol`` says, and what an arm may choose.
 
     Attributes
     ----------
