@@ -382,6 +382,16 @@ def srdml() -> dict[str, Any]:
     arms = ("stl", "lasso", "hard-sharing")
     on_maps = table.at(trunk="efficientnet")
     found["maps"] = compared(on_maps, one_vs_all((6, 4, 4)), arms=arms, values=values)
+    from mtlbook.experiments import srdml_fair as fair
+
+    same = {k: getattr(table.protocol, k) for k in vars(table.protocol)}
+    study = fair.STUDY.at(**same)
+    tasks = fair.numbered(tasks)
+    parts = study.split(tasks, 0, study.protocol)
+    found["fair split"] = of_split(parts)
+    trials = {arm: 3 if row.configurations else None for arm, row in study.arms.items()}
+    found["fair"] = trained(study, parts, trials, starts=starts)
+    found["fair configurations"] = {a: list(study.arms[a].configurations) for a in fair.ARMS}
     return found
 
 
@@ -428,6 +438,11 @@ def mtal() -> dict[str, Any]:
         searched = Result("golden", {})
         mtal_search.search(searched, tasks, study=table.at(steps=1), samples=4, device="cpu")
         found["search"] = of_result(searched) | {"best": mtal_search.best_of(searched)}
+        from mtlbook.experiments import mtal_fair as fair
+
+        study = fair.STUDY.at(**vars(table.protocol))
+        found["fair"] = trained(study, parts, dict.fromkeys(fair.ARMS, 3))
+        found["fair configurations"] = {a: list(fair.ARMS[a].configurations) for a in fair.ARMS}
     finally:
         of.assemble = assemble
         of.pretrained.cache_clear()

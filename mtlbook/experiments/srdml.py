@@ -110,7 +110,7 @@ def stl(trial: Trial) -> STL:
 
 def shared(trial: Trial) -> SharedTrunk:
     """Hard sharing."""
-    return _go_on(SharedTrunk(*network(trial)), trial)
+    return go_on(SharedTrunk(*network(trial)), trial)
 
 
 def srdml(trial: Trial, weight: float | None = None, **options: Any) -> SRDML:
@@ -120,10 +120,10 @@ def srdml(trial: Trial, weight: float | None = None, **options: Any) -> SRDML:
         options["weight"] = trial.value
     else:
         options |= {"weight": weight} | ({"omega_step": trial.value} if trial.value else {})
-    return _go_on(SRDML(*network(trial), **options), trial)
+    return go_on(SRDML(*network(trial), **options), trial)
 
 
-def _go_on(method: Method, trial: Trial) -> Method:
+def go_on(method: Method, trial: Trial) -> Method:
     """With the weights of the arm to start from; what is not of trunk or heads is omega's."""
     if trial.start is not None:
         method.load_state_dict(trial.start.state_dict(), strict=False)

@@ -16,7 +16,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtlbook.documents import read_yaml
-from mtlbook.ledger.rules import CurveRule, Printed, Rule, ValueRule, printed_margin
+from mtlbook.ledger.rules import (
+    CurveRule,
+    DifferenceRule,
+    Printed,
+    Rule,
+    ValueRule,
+    printed_margin,
+)
 
 
 class ClaimError(ValueError):
@@ -57,6 +64,9 @@ class Claim(BaseModel):
         The printed number is of one run. So is counted every one that is printed without a spread.
     constants : mapping of str to float
         By metric, what a method without the idea gives by construction: a placebo.
+    placebo : tuple of str
+        Of a difference, arms without the idea: one that passes the rule in the place of the claim's
+        own voids it.
     headline : bool
         Shown on the first page of the project, with few others of its paper.
     revised : str or None
@@ -81,6 +91,7 @@ class Claim(BaseModel):
     calibrated: str | None = None
     single_run: bool = False
     constants: dict[str, float] = Field(default_factory=dict)
+    placebo: tuple[str, ...] = ()
     headline: bool = False
     revised: str | None = Field(default=None, min_length=1)
 
@@ -100,6 +111,8 @@ class Claim(BaseModel):
             raise ValueError("margin: expected a printed number for it to lie around")
         if self.asked_by == "us" and (self.calibrated or self.comparable):
             raise ValueError("calibrated, comparable: expected for a claim of the paper only")
+        if self.placebo and not isinstance(self.rule, DifferenceRule):
+            raise ValueError("placebo: expected for a difference only; others find their own")
         return self
 
     @property

@@ -142,24 +142,29 @@ class DifferenceRule(_Rule):
             sentence += f"; equal where it lies within {self.margin:g} of 0"
         return sentence + "."
 
-    def judge(self, values: Values, printed: Printed) -> Judgement:
+    def judge(
+        self, values: Values, printed: Printed, over_images: Interval | None = None
+    ) -> Judgement:
+        """Judge by the interval over repeats, or by the one over repeats and images if given."""
         pair = Pair.of(values, (self.arm, self.metric), (self.reference, self.metric))
         if pair.n < MINIMUM_REPEATS:
             return _too_few(pair.differences)
+        pair = replace(pair, wide=over_images)
         ours, p = pair.interval, pair.p
+        interval = "the interval over repeats and images" if pair.wide else "the interval"
         around = printed.value or 0.0
         within = self.margin is not None and (
             around - self.margin <= ours.low and ours.high <= around + self.margin
         )
         if printed.value is None and within:
-            why = f"the interval lies within {self.margin:g} of 0"
+            why = f"{interval} lies within {self.margin:g} of 0"
             return _judgement("equal within a margin", why, ours, p)
         if pair.lies(-self.sign):
             side = "below" if self.sign > 0 else "above"
-            return _judgement("opposite", f"the interval lies {side} 0", ours, p)
+            return _judgement("opposite", f"{interval} lies {side} 0", ours, p)
         holds = pair.lies(self.sign)
         side = "above" if self.sign > 0 else "below"
-        why = f"the interval lies {side} 0" if holds else "the interval contains 0"
+        why = f"{interval} lies {side} 0" if holds else f"{interval} contains 0"
         if holds and within:
             why = f"{why} and within {self.margin:g} of {printed.text}, stated before the run"
             return _judgement("reproduced", why, ours, p)

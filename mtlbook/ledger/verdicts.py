@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mtlbook.ledger import images
 from mtlbook.ledger.claims import Claim
 from mtlbook.ledger.pairs import MINIMUM_REPEATS
 from mtlbook.ledger.placebo import passing
@@ -41,14 +42,16 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
         In this order: nothing measured is *not attempted*; what was chosen to hit the number is
         *calibrated on it*; on another backbone or other data a size is *not comparable* and a
         difference is judged by its sign alone; what a placebo passes, too, is *undecided*. A
-        question of our own is answered by yes, no, *equal within a margin* or *undecided*.
+        question of our own is answered by yes, no, *equal within a margin* or *undecided*. Where
+        repeats share test images and those were kept, the interval is that over both.
     """
     incomparable = claim.incomparable(result.data.get("stand_in_for"))
     rule = claim.rule
     if incomparable is not None and isinstance(rule, DifferenceRule) and claim.asked_by == "paper":
         # the sign is left: neither the printed size nor the margin around it means anything here
         rule, printed = rule.model_copy(update={"margin": None}), Printed()
-    judgement = rule.judge(result.values, printed)
+    wide = over_images(rule, result) if isinstance(rule, DifferenceRule) else None
+    judgement = rule.judge(result.values, printed, *([wide] if wide else []))
     if judgement.n == 0:
         return judgement
     if claim.asked_by == "us":
@@ -69,14 +72,23 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
     return judgement
 
 
+def over_images(rule: DifferenceRule, result: Result) -> Interval | None:
+    """Interval of a difference over repeats *and* images, where those of every repeat are kept."""
+    if rule.metric != images.METRIC:
+        return None
+    found = images.differences(result, rule.arm, rule.reference)
+    return None if found is None or len(found) < MINIMUM_REPEATS else two_way_interval(found)
+
+
 def two_way(claim: Claim, result: Result) -> Interval | None:
     """Interval of a difference over repeats *and* tasks, where the scores of tasks are stored.
 
     The interval of a verdict is conditional on the tasks (domains, alphabets) that were measured;
-    this one takes them for a sample, too, and is shown beside it.
+    this one takes them for a sample, too, and is shown beside it. None where images are kept: they
+    are the sample then, and the verdict's own interval is over both.
     """
     rule = claim.rule
-    if not isinstance(rule, DifferenceRule):
+    if not isinstance(rule, DifferenceRule) or over_images(rule, result):
         return None
     scores: dict[str, dict[int, list[float]]] = {rule.arm: {}, rule.reference: {}}
     for record in result.records:
