@@ -5,8 +5,11 @@
 - `merging`: the runs of an experiment become the result that is committed;
 - `currency`: whether a result is still what the code would give;
 - `statistics`: intervals for means over repeats, power, corrections; `pairs`: arms compared;
-- `claims`: what a paper prints, and the rule that will judge it (one YAML file a paper);
-- `rules`: one pure function a kind of rule;
+- `claims`: what a paper prints, and the rule that will judge it (one YAML file a paper); `tables`:
+  whole printed tables, each number of which becomes a claim or has a reason why not; `coverage`:
+  whether any number is left out;
+- `rules`: one pure function a kind of rule; `print_rules`: whether printed numbers agree with each
+  other; `judgement`: what comes out;
 - `placebo`: what a method without the idea gets by the same rule;
 - `verdicts`: who asked, what may be compared, and what survives a correction for many tests;
 - `audit`: claims and results in, verdicts out;

@@ -215,8 +215,13 @@ def _number(
     return f"{difference:+}" if difference else None, (own, place(entry["file"], at, column))
 
 
-def _gaps(entry: Mapping[str, Any], row: Row, printed: str) -> dict[str, str]:
-    gaps = {**row, "number": printed, "size": printed.lstrip("+-")}
+class _Gaps(dict):
+    def __missing__(self, gap: str) -> str:
+        raise ValueError(f"{{{gap}}}: expected a column of the file, or one of {', '.join(self)}")
+
+
+def _gaps(entry: Mapping[str, Any], row: Row, printed: str) -> _Gaps:
+    gaps = _Gaps(row, number=printed, size=printed.lstrip("+-"))
     gaps["side"] = "lower" if printed.startswith("-") else "higher"
     for gap, by_column in (entry.get("words") or {}).items():
         ((column, words),) = by_column.items()
