@@ -114,10 +114,9 @@ class PrintRule(BaseRule):
     def _lead(self, printed: Printed) -> Found:
         columns: dict[str, dict[str, float]] = defaultdict(dict)
         for row in printed.table:
-            others = (
-                v for k, v in row.items() if k not in _NO_PLACE and not k.startswith("printed")
-            )
-            columns[" ".join(others)][row["method"]] = float(row["printed"])
+            place = [key for key in row if key not in _NO_PLACE and "printed" not in key]
+            at = " ".join(row[key] + " %" * key.endswith("percent") for key in place)
+            columns[at][row["method"]] = float(row["printed"])
         for at, of in columns.items():
             ahead = [m for m in self.over if self.sign * (of[self.method] - of[m]) <= 0]
             numbers = ", ".join(f"{m} {of[m]}" for m in ahead)
