@@ -16,5 +16,6 @@
 - `strict`: whether anything was changed that must not be: by `consistency` of the files, by the
   `manifest` of what was written last, and by the `past`, which git's `history` knows; `contents`
   reads files in any version, `findings` are what comes out;
+- `deviations`: where paper, code and book differ;
 - `report`: the verdicts as a table, as JSON and as a page.
 """
