@@ -26,6 +26,9 @@ GROUPS = {
     "us": ("questions of our own", ANSWERS),
 }
 
+# Papers of which so little could be read that what is judged is ours.
+_OURS = {"drn": "our model", "mtal": "reconstruction"}
+
 _KNOWN = {
     "printed": "printed",
     "digitised": "digitised",
@@ -107,6 +110,11 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Return a table, its first row the head, as Markdown; cells are Markdown already."""
     head, *body = map(_table_row, lines)
     return "\n".join([head, "|---" * len(lines[0]) + "|", *body])
+
+
+def label(paper: str) -> str:
+    """Name a paper as pages show it: what is a model or a reconstruction of ours says so."""
+    return paper.upper() + (f" ({_OURS[paper]})" if paper in _OURS else "")
 
 
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -205,7 +213,7 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         for paper in dict.fromkeys(row["paper"] for row in of_group):
             found = Counter(row["verdict"] for row in of_group if row["paper"] == paper)
             counts = [found.total(), *(found[verdict] for verdict in used)]
-            lines.append(_table_row([paper.upper(), *map(str, counts)]))
+            lines.append(_table_row([label(paper), *map(str, counts)]))
         lines.append("")
         if kind == "cell":
             continue
@@ -214,7 +222,7 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         lines.append("|---" * 6 + "|")
         for row in of_group:
             if row["headline"]:
-                claim = f"{row['paper'].upper()}: {row['statement'].removeprefix('[our control] ')}"
+                claim = f"{label(row['paper'])}: {row['statement'].removeprefix('[our control] ')}"
                 on = ", ".join(filter(None, (row["data"], row["unit"])))
                 verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
                 cells = [claim, printed(row), interval(row), str(row["n"]), on, verdict]
