@@ -206,6 +206,12 @@ def build(clean: bool, *, at_once: int) -> int:
         shutil.rmtree(BUILD, ignore_errors=True)
     elif stale:
         shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    # What a page shows must not depend on which data the builder happens to have: it finds none
+    # but those that come with the packages. What needs other data is a committed result.
+    cache = BUILD / "data"
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir(parents=True)
+    os.environ["MTLBOOK_DATA"] = str(cache)
     sources = [ROOT / "book" / f"{page}.md" for page in pages(ROOT / "book/_toc.yml")]
     failures = execute(sources, BUILD / ".jupyter_cache", at_once=at_once)
     for failure in failures:

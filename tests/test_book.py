@@ -273,6 +273,55 @@ def test_figures_are_drawn_whatever_the_backend_is_said_to_be(builder, tmp_path,
     assert "MPLBACKEND" not in seen[0]
 
 
+def test_pages_find_no_data_but_those_of_the_packages(builder, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "BUILD", tmp_path / "build")
+    had = tmp_path / "had"
+    had.mkdir()
+    (had / "omniglot_28.npz").write_text("what the builder has")
+    monkeypatch.setenv("MTLBOOK_DATA", str(had))
+    seen = []
+
+    def look(*arguments, **options):
+        seen.extend(Path(builder.os.environ["MTLBOOK_DATA"]).iterdir())
+        return ["stop"]
+
+    monkeypatch.setattr(builder, "execute", look)
+    (tmp_path / "build" / "data").mkdir(parents=True)
+    (tmp_path / "build" / "data" / "omniglot_28.npz").write_text("left by an earlier build")
+    assert builder.build(False, at_once=1) == 1
+    assert Path(builder.os.environ["MTLBOOK_DATA"]) == tmp_path / "build" / "data"
+    assert seen == []
+    assert (had / "omniglot_28.npz").exists()
+
+
+# What tells what the cache holds; and what reads it besides `datasets.load`.
+OF_THE_CACHE = re.compile(
+    r"datasets\.(available|status|fetch|verify|identity|table)\b|MTLBOOK_DATA|cache_dir|"
+    r"split_audit\.(office_caltech10|PUBLISHED)|published_lists|how_to_get"
+)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=chapter_name)
+def test_cells_load_only_what_comes_with_the_packages(path):
+    tiers = {entry["name"]: entry["tier"] for entry in yaml.safe_load(
+        (ROOT / "data" / "datasets.yaml").read_text()
+    )}  # fmt: skip
+    cells = re.findall(r"(?ms)^(`{3,})\{code-cell\}.*?$(.*?)^\1$", path.read_text())
+    for _, cell in cells:
+        assert not OF_THE_CACHE.search(cell), OF_THE_CACHE.search(cell)
+        for argument in re.findall(r"\bdatasets\.load\(\s*([^,)]*)", cell):
+            name = argument.strip("'\" ")
+            assert argument[:1] in "'\"" and tiers[name] == "embedded", argument
+
+
+def test_the_search_for_the_cache_finds_what_stood_there():
+    for text in (
+        'if datasets.available("office_caltech10"):',
+        "split_audit.audit_lists(*split_audit.office_caltech10())",
+    ):
+        assert OF_THE_CACHE.search(text)
+
+
 @pytest.mark.book
 @pytest.mark.skipif(not (HTML / "index.html").is_file(), reason="not built: make book")
 class TestBuiltBook:

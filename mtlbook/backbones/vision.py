@@ -1,4 +1,4 @@
-"""AlexNet and VGG16 as networks of T tasks: the networks of MRN's and DRN's experiments."""
+"""AlexNet and VGG16 as networks of T tasks: those that MRN names; DRN's figure has the first."""
 
 from __future__ import annotations
 

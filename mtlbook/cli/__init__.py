@@ -136,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         help="judge the results of this folder instead of data/results; compares nothing",
     )
     audit.add_argument(
+        "--coverage",
+        action="store_true",
+        help="say how many printed numbers are in a claim, and how many have a stated reason "
+        "why not; fail if one has neither",
+    )
+    audit.add_argument(
         "--write",
         action="store_true",
         help="write data/verdicts.json, data/manifest.json and the results in README.md, to be "

@@ -166,12 +166,16 @@ def audit(options: argparse.Namespace) -> int:
         raise ValueError("--results: compares nothing; not together with --write or --strict")
     if options.accept is not None and not (options.write and options.accept.strip()):
         raise ValueError("--accept: expected a reason, together with --write")
+    if options.coverage and (options.write or options.strict):
+        raise ValueError("--coverage: changes and compares nothing; not with --write or --strict")
     if options.strict and not options.write:
         return _strict(root)
     results = load_results(options.results or root / "data" / "results")
     if options.results and not results:
         raise ValueError(f"--results: expected results (*.json) in {options.results}, found none")
     rows = audit(root / "data" / "claims", results)
+    if options.coverage:
+        return _coverage(root, rows)
     if options.format == "html":
         from mtlbook.ledger import chain, page
 
@@ -190,6 +194,18 @@ def audit(options: argparse.Namespace) -> int:
     for line in found:
         print(f"mtlbook: {line}", file=sys.stderr)
     return 1 if found else 0
+
+
+def _coverage(root: Path, rows: Sequence[Mapping]) -> int:
+    """Whether every printed number is in a claim, or has a reason."""
+    from mtlbook.ledger import coverage, report
+
+    numbers = coverage.numbers(root / "data" / "claims")
+    print(report.text_table(coverage.table(numbers, rows)))
+    bare = [n for n in numbers if not n.claims and not n.reasons]
+    for number in bare:
+        print(f"mtlbook: {number.place}: {number.text} is in no claim", file=sys.stderr)
+    return 1 if bare else 0
 
 
 def _write(root: Path, accept: str | None, strict: bool) -> int:

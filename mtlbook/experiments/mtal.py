@@ -1,8 +1,8 @@
 """The experiments of MTAL (arXiv 2101.12431): a reconstruction on data of our own choice.
 
-Of the paper only the abstract is known: no data set, network, threshold or number. So nothing here
-repeats a printed protocol. The abstract's claims are put to the test on *twofold heterogeneous*
-task sets, tasks that differ in their images and in their labels.
+Of the paper abstract, setting and notation are known: no data set, network, threshold or number.
+So nothing here repeats a printed protocol. The abstract's claims are put to the test on *twofold
+heterogeneous* task sets, tasks that differ in their images and in their labels.
 """
 
 from __future__ import annotations

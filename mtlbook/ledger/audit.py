@@ -13,7 +13,7 @@ from mtlbook.ledger.claims import Claim, Claims, load_all
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result, ResultError
-from mtlbook.ledger.rules import Judgement, Printed
+from mtlbook.ledger.rules import Judgement, Printed, PrintRule
 from mtlbook.ledger.verdicts import correct, judge, two_way
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
@@ -44,6 +44,7 @@ def audit(
         ``p`` (two-sided, of 0), ``group`` and ``holm`` (p, adjusted for all tests of the group),
         ``two_way`` (ends of the interval over repeats and tasks, where tasks are stored), ``data``,
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
+        ``kind`` (what it counts as, see `Claim.kind`), ``cells`` (printed numbers that it covers),
         ``headline``, ``revised`` (why the claim was changed after the run, as the manifest beside
         the claims has it; None where it was not), ``stale`` (reasons why the result is not current;
         None where nothing was measured).
@@ -127,7 +128,9 @@ def _row(
     of_paper: Claims, claim: Claim, printed: Printed, results: dict, reasons: dict
 ) -> dict[str, Any]:
     judgement, result = Judgement("not attempted", "no result yet"), None
-    experiment = claim.experiments[0]
+    experiment = claim.experiments[0] if claim.experiments else ""
+    if isinstance(claim.rule, PrintRule):
+        judgement = claim.rule.judge(None, printed)
     for name in claim.experiments:
         if name in results:
             found = judge(claim, printed, results[name])
@@ -160,6 +163,8 @@ def _row(
         "stand_in": f"{result.data.get('name')} for {stand_in}" if stand_in else None,
         "experiment": experiment,
         "result_file": f"{experiment}.json" if result else None,
+        "kind": claim.kind,
+        "cells": list(claim.cells),
         "headline": claim.headline,
         "stale": reasons[experiment] if result else None,
     }

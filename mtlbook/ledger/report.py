@@ -17,8 +17,16 @@ from mtlbook.ledger.rules import Answer, Verdict
 WIDTH = 110
 VERDICTS = get_args(Verdict)
 ANSWERS = get_args(Answer)
-# Claims of the papers and questions of our own never stand in one table, nor in one count.
-GROUPS = {"paper": ("claims of the papers", VERDICTS), "us": ("questions of our own", ANSWERS)}
+# By kind. Claims of the papers, single numbers of their tables and questions of our own
+# never stand in one table, nor in one count.
+GROUPS = {
+    "paper": ("claims of the papers", VERDICTS),
+    "cell": ("single printed numbers", VERDICTS),
+    "us": ("questions of our own", ANSWERS),
+}
+
+# Papers of which so little could be read that what is judged is ours.
+_OURS = {"drn": "our model", "mtal": "reconstruction"}
 
 
 def kind(row: Mapping[str, Any]) -> str:
@@ -54,19 +62,20 @@ def table(rows: Sequence[Mapping[str, Any]], committed: Mapping[str, Mapping] | 
     -------
     str
         A block a claim: id, the paper's value, ours with its interval, repeats, tier and verdict;
-        below them what decided. First the papers' claims, then our questions; the last lines count.
+        below them what decided. First the papers' claims, then single printed numbers, then our
+        questions; the last lines count.
     """
-    blocks = [_block([r for r in rows if r["asked_by"] == who], who, committed) for who in GROUPS]
+    blocks = [_block([r for r in rows if r["kind"] == kind], kind, committed) for kind in GROUPS]
     return "\n\n".join([*filter(None, blocks), summary(rows)])
 
 
 def _block(
-    rows: Sequence[Mapping[str, Any]], asked_by: str, committed: Mapping[str, Mapping] | None
+    rows: Sequence[Mapping[str, Any]], kind: str, committed: Mapping[str, Mapping] | None
 ) -> str:
     if not rows:
         return ""
     head = ["claim", "paper", "ours [95 % interval]", "n", "tier"]
-    head.append("verdict" if asked_by == "paper" else "answer")
+    head.append("answer" if kind == "us" else "verdict")
     if committed is not None:
         head[2:3] = ["ours, committed", "your run [95 % interval]"]
     body = []
@@ -87,18 +96,35 @@ def _block(
         lines += more
         notes = row["why"] + (f"; stand-in: {row['stand_in']}" if row["stand_in"] else "")
         lines += textwrap.wrap(notes, WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join([GROUPS[asked_by][0].capitalize(), "", *lines])
+    return "\n".join([GROUPS[kind][0].capitalize(), "", *lines])
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Count the verdicts: those of the papers' claims, then the answers to our questions."""
+    """Count the verdicts: the papers' claims, single printed numbers, answers to our questions."""
     lines = []
-    for asked_by, (title, verdicts) in GROUPS.items():
-        counts = Counter(row["verdict"] for row in rows if row["asked_by"] == asked_by)
+    for kind, (title, verdicts) in GROUPS.items():
+        counts = Counter(row["verdict"] for row in rows if row["kind"] == kind)
         parts = [f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict]]
         if parts:
             lines.append(f"{counts.total()} {title}: " + ", ".join(parts))
     return "; ".join(lines)
+
+
+def text_table(lines: Sequence[Sequence[str]]) -> str:
+    """Lay out a table for the terminal; its first row is the head."""
+    widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
+    return "\n".join(_align(line, widths) for line in lines)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table, its first row the head, as Markdown; cells are Markdown already."""
+    head, *body = map(_table_row, lines)
+    return "\n".join([head, "|---" * len(lines[0]) + "|", *body])
+
+
+def label(paper: str) -> str:
+    """Name a paper as pages show it: what is a model or a reconstruction of ours says so."""
+    return paper.upper() + (f" ({_OURS[paper]})" if paper in _OURS else "")
 
 
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -110,15 +136,17 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
     """Return a README with the verdicts between its ``results:begin`` and ``results:end`` marks.
 
     First the number of verdicts of every paper, then its headline claims, one line each; and the
-    same for questions of our own.
+    same for single printed numbers, which have no headline, and questions of our own.
     """
     begin, end = "<!-- results:begin", "<!-- results:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"text: expected one {begin!r} and one {end!r}")
     head, rest = text.split(begin)
     lines = [begin + rest[: rest.index("-->") + 3]]
-    for asked_by, (title, verdicts) in GROUPS.items():
-        of_group = [row for row in rows if row["asked_by"] == asked_by]
+    for kind, (title, verdicts) in GROUPS.items():
+        of_group = [row for row in rows if row["kind"] == kind]
+        if kind == "cell" and not of_group:
+            continue
         used = [v for v in verdicts if any(row["verdict"] == v for row in of_group)]
         lines += [f"**{title.capitalize()}**", ""]
         lines.append(_table_row(["paper", "number", *used]))
@@ -126,13 +154,16 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         for paper in dict.fromkeys(row["paper"] for row in of_group):
             found = Counter(row["verdict"] for row in of_group if row["paper"] == paper)
             counts = [found.total(), *(found[verdict] for verdict in used)]
-            lines.append(_table_row([paper.upper(), *map(str, counts)]))
-        last = "verdict" if asked_by == "paper" else "answer"
-        lines += ["", f"| claim | paper | ours [95 % interval] | n | data, unit | {last} |"]
+            lines.append(_table_row([label(paper), *map(str, counts)]))
+        lines.append("")
+        if kind == "cell":
+            continue
+        last = "verdict" if kind == "paper" else "answer"
+        lines.append(f"| claim | paper | ours [95 % interval] | n | data, unit | {last} |")
         lines.append("|---" * 6 + "|")
         for row in of_group:
             if row["headline"]:
-                claim = f"{row['paper'].upper()}: {row['statement'].removeprefix('[our control] ')}"
+                claim = f"{label(row['paper'])}: {row['statement'].removeprefix('[our control] ')}"
                 on = ", ".join(filter(None, (row["data"], row["unit"])))
                 verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
                 cells = [claim, printed(row), interval(row), str(row["n"]), on, verdict]

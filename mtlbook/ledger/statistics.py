@@ -196,6 +196,43 @@ def two_way_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval
     return Interval(float(base + mean), float(base + mean - half), float(base + mean + half), r)
 
 
+def spread_ratio_interval(
+    values: ArrayLike, other: float, n_other: int, *, confidence: float = 0.95
+) -> Interval:
+    """Interval of the ratio of two standard deviations: of `values`, and one known as a number.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        One value a repeat.
+    other : float
+        The other standard deviation, positive, over `n_other` repeats of its own.
+    n_other : int
+    confidence : float
+        Probability in (0, 1).
+
+    Returns
+    -------
+    Interval
+        ``mean`` is the observed ratio.
+
+    Notes
+    -----
+    By Fisher's F distribution; exact for normal values, and far from it for others.
+    """
+    from scipy.special import fdtri
+
+    values = _checked(values, confidence)
+    if other <= 0 or n_other < 2:
+        raise ValueError(f"other, n_other: expected > 0 and >= 2, got {other}, {n_other}")
+    n, ratio = len(values), float(values.std(ddof=1)) / other
+    low, high = (
+        ratio / math.sqrt(fdtri(n - 1, n_other - 1, q))
+        for q in ((1 + confidence) / 2, (1 - confidence) / 2)
+    )
+    return Interval(ratio, low, high, n)
+
+
 def p_value(values: ArrayLike) -> float:
     """Two-sided p of the t test that the mean over repeats, shape (n,), is 0.
 

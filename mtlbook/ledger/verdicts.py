@@ -18,7 +18,14 @@ from mtlbook.ledger.claims import Claim
 from mtlbook.ledger.pairs import MINIMUM_REPEATS
 from mtlbook.ledger.placebo import passing
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.rules import CurveRule, DifferenceRule, Judgement, Printed, ValueRule
+from mtlbook.ledger.rules import (
+    CurveRule,
+    DifferenceRule,
+    Judgement,
+    Printed,
+    SpreadRule,
+    ValueRule,
+)
 from mtlbook.ledger.statistics import Interval, holm, two_way_interval
 
 _ANSWERS = {"reproduced": "yes", "direction": "yes", "opposite": "no"}
@@ -107,8 +114,8 @@ def two_way(claim: Claim, result: Result) -> Interval | None:
 def correct(rows: Sequence[dict]) -> None:
     """Add to each row ``group`` and ``holm``, its p adjusted for all tests of its group.
 
-    A group is a table or figure of a paper, or a family of our own questions on it. A verdict stays
-    as it is; `why` names what the correction does not let survive.
+    A group is a table or figure of a paper, the single numbers of one, or a family of our own
+    questions on it. A verdict stays as it is; `why` names what the correction does not let survive.
     """
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
@@ -126,11 +133,15 @@ def correct(rows: Sequence[dict]) -> None:
 
 
 def group_of(row: dict) -> str:
-    """Return the table or figure of a claim, for our own questions the family in its id."""
+    """Return the table or figure of a claim, for our own questions the family in its id.
+
+    The single numbers of a table are many, and not what a paper argues from: a group of their own.
+    """
     if row["asked_by"] == "us":
         return f"our questions: {row['claim'].split('.')[1]}"
-    return re.split(r"[,;(]", row["where"])[0].strip()
+    table = re.split(r"[,;(]", row["where"])[0].strip()
+    return f"{table}, number by number" if row["kind"] == "cell" else table
 
 
 def _is_size(claim: Claim) -> bool:
-    return isinstance(claim.rule, ValueRule | CurveRule)
+    return isinstance(claim.rule, ValueRule | CurveRule | SpreadRule)
