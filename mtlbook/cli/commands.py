@@ -11,17 +11,17 @@ from pathlib import Path
 
 
 def list_all(options: argparse.Namespace) -> int:
-    """What there is."""
+    """What there is; of an installed package, whose experiments are elsewhere, the methods."""
     from mtlbook import methods, workflow
     from mtlbook.ledger import repository
     from mtlbook.ledger.claims import load_all
 
+    bases = {"Method", "NetworkMethod"}
+    print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     root = repository.root()
     print("papers")
     for of_paper in load_all(root / "data" / "claims"):
         print(f"  {of_paper.paper:<10} {len(of_paper.claims):>3} claims  {of_paper.title}")
-    bases = {"Method", "NetworkMethod"}
-    print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     print("experiments")
     path = root / repository.EXPERIMENTS
     experiments = workflow.load_experiments(path)
