@@ -162,6 +162,21 @@ def _parser() -> argparse.ArgumentParser:
     rerun.add_argument(
         "--seed", type=int, default=0, metavar="N", help="with --random: of the choice (default 0)"
     )
+    rerun.add_argument(
+        "--where",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="with --random: one of these runs, for example percent=5,group=learned",
+    )
+    rerun.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help="with --random: of a run, the first N repeats",
+    )
+    rerun.add_argument(
+        "--report", metavar="FILE", help="with --random: also write what was found, as JSON"
+    )
     _add_only(rerun)
     _add_profile(rerun)
     _add_cores(rerun)
