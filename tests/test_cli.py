@@ -263,6 +263,7 @@ def test_audit_of_a_folder_without_results_is_a_mistake(project, capsys):
     assert captured.out == ""
 
 
+@pytest.mark.posix("writing to a closed pipe is another error there")
 @pytest.mark.parametrize("form", ["table", "json", "page"])
 def test_a_reader_that_goes_away_is_no_error(project, form):
     """As `mtlbook audit | head -1`: the pipe is closed before anything is written."""
@@ -361,6 +362,7 @@ def test_record_merges_runs(project, capsys):
     assert cli.main(["record", "--from", "runs/laptop", "--only", "huge"]) == 2
 
 
+@pytest.mark.posix("links need a privilege")
 def test_record_refuses_strangers_and_places_outside(project, capsys):
     save(project / "runs/laptop/tiny/all.json", gain=1.0)
     save(project / "elsewhere/laptop/tiny/all.json", gain=1.0)
@@ -406,6 +408,7 @@ def test_reproduce_skips_what_has_no_data(project, capsys, monkeypatch):
     assert "0 of 0 runs" in out
 
 
+@pytest.mark.posix("Snakemake runs commands in a POSIX shell")
 def test_reproduce_and_rerun_print_three_values_side_by_side(project):
     save(project / "data/results/tiny.json", gain=1.2)
 

@@ -211,6 +211,7 @@ def test_a_file_is_hashed_once_until_it_changes(usps, monkeypatch):
     assert len(hashed) == 3
 
 
+@pytest.mark.posix("a folder cannot be made read-only there")
 def test_read_only_cache_is_read_and_left_as_it_is(usps):
     before = sorted(usps.parent.iterdir())
     usps.parent.chmod(0o555)

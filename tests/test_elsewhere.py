@@ -92,6 +92,43 @@ def test_the_test_of_encodings(code, found):
     assert text_without_encoding(call) is found
 
 
+OF_POSIX = re.compile(r"\.chmod\(|symlink_to\(|SIG[A-Z]+\b|os\.kill|os\.fork|/proc")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda p: p.stem)
+def test_tests_that_cannot_run_on_windows_say_so(path):
+    text = path.read_text(encoding="utf-8")
+    if "\npytestmark = pytest.mark.posix(" in text or path.stem == "test_elsewhere":
+        return
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            if OF_POSIX.search(ast.get_source_segment(text, node)):
+                assert any("mark.posix" in ast.unparse(d) for d in node.decorator_list), node.name
+
+
+def test_marked_tests_are_skipped_on_windows(monkeypatch):
+    import conftest
+
+    def collected(mark):
+        item = SimpleNamespace(added=[], get_closest_marker=lambda name: mark)
+        item.add_marker = item.added.append
+        return item
+
+    items = collected(pytest.mark.posix("no signals").mark), collected(None)
+    conftest.pytest_collection_modifyitems(items)
+    assert not items[0].added or sys.platform == "win32"
+    monkeypatch.setattr(sys, "platform", "win32")
+    conftest.pytest_collection_modifyitems(items)
+    assert "no signals" in str(items[0].added[-1]) and not items[1].added
+
+
+def test_actions_try_three_versions_of_python_on_three_systems():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["systems"]["strategy"]["matrix"]
+    assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+
+
 def test_files_of_a_checkout_have_the_same_bytes_everywhere():
     """What is hashed byte by byte must not get other line ends where git would give it some."""
     rules = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
@@ -186,8 +223,9 @@ def installed(wheel, tmp_path_factory):
 def test_wheel_holds_the_package_and_the_lists_of_data_sets(wheel):
     with zipfile.ZipFile(wheel) as packed:
         inside = {name: packed.read(name) for name in packed.namelist()}
-    for path in sorted((ROOT / "mtlbook").rglob("*.py")):
-        assert inside[path.relative_to(ROOT).as_posix()] == path.read_bytes()
+    for path in sorted((ROOT / "mtlbook").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert inside[path.relative_to(ROOT).as_posix()] == path.read_bytes()
     lists = [ROOT / "data" / name for name in ("datasets.yaml", "fingerprints.json")]
     for path in [*lists, *(ROOT / "data" / "manifests").iterdir()]:
         name = path.relative_to(ROOT / "data").as_posix()
