@@ -1,6 +1,7 @@
 """What holds elsewhere: under other systems and encodings, and for a wheel outside a checkout."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -127,6 +128,17 @@ def test_actions_try_three_versions_of_python_on_three_systems():
     matrix = workflow["jobs"]["systems"]["strategy"]["matrix"]
     assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
     assert matrix["python"] == ["3.11", "3.12", "3.13"]
+
+
+def test_containers_and_conda_install_what_is_tested():
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    assert container["postCreateCommand"] == "make .venv"
+    assert container["image"].endswith("python:3.11")
+    assert (ROOT / ".binder/runtime.txt").read_text(encoding="utf-8").strip() == "python-3.11"
+    named = (ROOT / ".binder/requirements.txt").read_text(encoding="utf-8").split()
+    assert named == ["-r", "../requirements.lock"]
+    if sys.platform != "win32":
+        assert os.access(ROOT / ".binder/postBuild", os.X_OK)
 
 
 def test_files_of_a_checkout_have_the_same_bytes_everywhere():

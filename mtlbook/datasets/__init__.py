@@ -307,10 +307,17 @@ def table() -> list[dict[str, Any]]:
             "stand_in_for": source.stand_in_for,
             "note": source.note,
             "get": how_to_get(source.name),
-            "download": sum(file.size or 0 for file in source.downloads),
+            "download": _download(source),
         }
         for source in entries().values()
     ]
+
+
+def _download(source: Entry) -> int:
+    """Bytes that are downloaded for a set, at most: its own, or those of what it is made from."""
+    if source.made_from and not source.downloads and status(source.made_from) != "cached":
+        return _download(entry(source.made_from))
+    return sum(file.size or 0 for file in source.downloads)
 
 
 def _verify(name: str) -> dict[str, Any]:
