@@ -119,7 +119,7 @@ def _repeat(root: Path, run: Run, committed: Result, repeats: int | None) -> Rep
         differences,
         repeats=None if fewer is None else repeats,
         rederived=_rederived(run.data),
-        provenance={key: fresh.provenance[key] for key in REPORTED},
+        provenance={key: fresh.provenance[key] for key in REPORTED if key in fresh.provenance},
     )
 
 
