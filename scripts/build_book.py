@@ -133,7 +133,7 @@ def problems(html: Path, toc: Path) -> list[str]:
         if not file.is_file():
             found.append(f"{page}: not built")
             continue
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         if "<h1" not in text:
             found.append(f"{page}: has no title")
         if "Traceback (most recent call last)" in text:
@@ -143,7 +143,7 @@ def problems(html: Path, toc: Path) -> list[str]:
         if re.search(r'class="[^"]*\bmath\b', text) and MATHJAX not in text:
             found.append(f"{page}: has formulas but does not load the book's own MathJax")
     for file in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
-        text = file.read_text(errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
         for address in external_loads(text):
             found.append(f"{file.relative_to(html)}: loads {address}")
         if "_static" in file.parts:  # the theme's templates, and its style sheets
@@ -151,7 +151,8 @@ def problems(html: Path, toc: Path) -> list[str]:
         for address in local_loads(text):
             if not (file.parent / address).exists():
                 found.append(f"{file.relative_to(html)}: loads {address}, which is not there")
-    found += [f"failed cell: {log.read_text()[-800:]}" for log in html.glob("reports/**/*.log")]
+    for log in html.glob("reports/**/*.log"):
+        found.append(f"failed cell: {log.read_text(encoding='utf-8')[-800:]}")
     return found
 
 
@@ -201,7 +202,7 @@ def build(clean: bool, *, at_once: int) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # pages side by side, one thread each
     stamp = BUILD / "inputs.sha256"
     digest = inputs_sha256()
-    stale = not stamp.is_file() or stamp.read_text() != digest
+    stale = not stamp.is_file() or stamp.read_text(encoding="utf-8") != digest
     if clean:
         shutil.rmtree(BUILD, ignore_errors=True)
     elif stale:
@@ -238,7 +239,7 @@ def build(clean: bool, *, at_once: int) -> int:
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code == 0:
         write_atomically(HTML / LEDGER, ledger_page(chains(ROOT), book="audit.html"))
-        stamp.write_text(digest)
+        stamp.write_text(digest, encoding="utf-8")
     return code
 
 

@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if extra and options.command != "reproduce":
         parser.error("arguments after -- are Snakemake's, and go with reproduce only")
     options.extra = extra
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks stops no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = options.function(options)
         sys.stdout.flush()  # here, where a reader that has gone away is noticed
@@ -169,6 +172,21 @@ def _parser() -> argparse.ArgumentParser:
     rerun.add_argument("--random", action="store_true", help="one run of every committed result")
     rerun.add_argument(
         "--seed", type=int, default=0, metavar="N", help="with --random: of the choice (default 0)"
+    )
+    rerun.add_argument(
+        "--where",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="with --random: one of these runs, for example percent=5,group=learned",
+    )
+    rerun.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help="with --random: of a run, the first N repeats",
+    )
+    rerun.add_argument(
+        "--report", metavar="FILE", help="with --random: also write what was found, as JSON"
     )
     _add_only(rerun)
     _add_profile(rerun)

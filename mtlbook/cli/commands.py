@@ -11,17 +11,17 @@ from pathlib import Path
 
 
 def list_all(options: argparse.Namespace) -> int:
-    """What there is."""
+    """What there is; of an installed package, whose experiments are elsewhere, the methods."""
     from mtlbook import methods, workflow
     from mtlbook.ledger import repository
     from mtlbook.ledger.claims import load_all
 
+    bases = {"Method", "NetworkMethod"}
+    print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     root = repository.root()
     print("papers")
     for of_paper in load_all(root / "data" / "claims"):
         print(f"  {of_paper.paper:<10} {len(of_paper.claims):>3} claims  {of_paper.title}")
-    bases = {"Method", "NetworkMethod"}
-    print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     print("experiments")
     path = root / repository.EXPERIMENTS
     experiments = workflow.load_experiments(path)
@@ -258,6 +258,8 @@ def rerun(options: argparse.Namespace) -> int:
     root = repository.root()
     if options.random == (options.claim is not None):
         raise ValueError("rerun: expected a claim, or --random, and not both")
+    if not options.random and (options.where or options.repeats or options.report):
+        raise ValueError("rerun: --where, --repeats and --report go with --random")
     if options.random:
         return _rerun_random(options, root)
     claims = _claims(root)
@@ -283,27 +285,39 @@ def _rerun_random(options: argparse.Namespace, root: Path) -> int:
     from mtlbook import workflow
     from mtlbook.ledger.audit import load_results
 
-    failed = compared = 0
+    made = []
     results = load_results(root / "data" / "results")
     if unknown := sorted(set(options.only) - set(results)):
         raise ValueError(f"--only: expected committed results, got {', '.join(unknown)}")
-    for found in workflow.rerun_random(root, results, seed=options.seed, only=options.only):
+    for found in workflow.rerun_random(
+        root,
+        results,
+        seed=options.seed,
+        only=options.only,
+        where=options.where,
+        repeats=options.repeats,
+    ):
         if found.skip:
             print(f"skipped  {found.name}: {found.skip}", flush=True)
             continue
         word = "differs" if found.differences else "same"
         print(
             f"{word:<8} {found.name}: {found.compared} numbers, largest relative difference "
-            f"{found.largest:.1e}",
+            f"{found.largest:.1e}"
+            + "".join(
+                f"; {name} made here, {far:.1e} from ours" for name, far in found.rederived.items()
+            ),
             flush=True,
         )
         for line in found.differences[:5]:
             print(f"         {line}", file=sys.stderr)
-        failed += bool(found.differences)
-        compared += found.compared
+        made.append(found)
+        if options.report:  # after each: the next may take long
+            workflow.write_report(Path(options.report), made)
+    compared = sum(found.compared for found in made)
     if not compared:
         print("mtlbook: nothing could be compared", file=sys.stderr)
-    return 1 if failed or not compared else 0
+    return 1 if not compared or any(found.differences for found in made) else 0
 
 
 def audit_split(options: argparse.Namespace) -> int:

@@ -128,8 +128,8 @@ def label(paper: str) -> str:
 
 
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as a JSON list."""
-    return json.dumps(list(rows), indent=1, ensure_ascii=False)
+    """Return the rows as a JSON list, in ASCII: a terminal or a pipe may have any encoding."""
+    return json.dumps(list(rows), indent=1)
 
 
 def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
