@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = add(
         "reproduce",
         commands.reproduce,
-        "make every unfinished run of a profile, then print the verdicts on your own runs",
+        "make every unfinished run of a profile, then show what came out beside what is committed",
     )
     reproduce.usage = "mtlbook reproduce [options] [-- arguments of Snakemake]"
     reproduce.epilog = (
@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         help="these runs only, for example repeat=0,arm=laf",
     )
     reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
+    reproduce.add_argument(
+        "--verbose", action="store_true", help="print every claim, too, with what decided"
+    )
     reproduce.add_argument(
         "--keep-stale",
         action="store_true",
