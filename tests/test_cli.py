@@ -381,7 +381,7 @@ def test_record_refuses_strangers_and_places_outside(project, capsys):
 
 
 def test_dry_run_lists_and_runs_nothing(project, capsys):
-    arguments = ["reproduce", "--dry-run", "--cores", "2", "--", "--executor", "slurm"]
+    arguments = ["reproduce", "--dry-run", "--verbose", "--cores", "2", "--", "--executor", "slurm"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     assert "to run    tiny all" in out

@@ -98,7 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE,...",
         help="these runs only, for example repeat=0,arm=laf",
     )
-    reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
+    reproduce.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="run nothing, and say what would be run, how it differs from laptop, on which data, "
+        "how long and how large; --verbose lists every run",
+    )
     reproduce.add_argument(
         "--verbose", action="store_true", help="print every claim, too, with what decided"
     )

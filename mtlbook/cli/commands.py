@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtlbook.cli import endpage
+from mtlbook.cli import endpage, plan
 
 
 def list_all(options: argparse.Namespace) -> int:
@@ -49,13 +49,16 @@ def reproduce(options: argparse.Namespace) -> int:
     root = repository.root()
     path = root / repository.EXPERIMENTS
     runs = workflow.expand(path, options.profile, options.only, options.where)
-    endpage.say_missing(runs)
     if options.dry_run:
-        for run in runs:
+        from mtlbook.workflow.plan import plans
+
+        print(plan.text(plans(root, runs), options.profile))
+        for run in runs if options.verbose else ():
             if not run.skip:
                 print(f"{'finished' if run.result.exists() else 'to run':<9} {run.name}")
-        print(" ".join(_command(options, root)))
+        print("\n" + " ".join(_command(options, root)))
         return 0
+    endpage.say_missing(runs)
     return _make_runs(options, root, options.only, runs)
 
 

@@ -35,7 +35,10 @@ class Profile(BaseModel):
 
 
 class Experiment(BaseModel):
-    """One entry of ``experiments.yaml``."""
+    """One entry of ``experiments.yaml``.
+
+    ``instead_of`` names the experiment that takes its place on a laptop.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,6 +46,7 @@ class Experiment(BaseModel):
     title: str
     notebook: str
     data: str | list[str] | None = None
+    instead_of: str | None = None
     profiles: dict[Literal["smoke", "laptop", "paper"], Profile] = Field(min_length=1)
 
     @property
