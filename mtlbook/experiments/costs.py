@@ -89,14 +89,17 @@ class Cost:
 def shapes(
     data: str, shape: Sequence[int], classes: int, length: int, *, tasks: int = 4
 ) -> TaskSet:
-    """Tasks of a shape, ``length`` samples each, in one number's worth of memory."""
-    inputs = torch.zeros(1).expand(length, *shape)
+    """Tasks of a shape, ``length`` samples each, in one number's worth of memory.
+
+    Those of CIFAR-MTL ask on the same images.
+    """
+    common = torch.zeros(1).expand(length, *shape)
     if data == "cifar_mtl":
         targets = torch.zeros(1).expand(length, 1)
-        of = [Task(f"task {t}", inputs, targets, loss="bce") for t in range(tasks)]
+        of = [Task(f"task {t}", common, targets, loss="bce") for t in range(tasks)]
     else:
         targets = torch.arange(length) % classes
-        of = [Task(f"task {t}", inputs, targets, classes=classes) for t in range(tasks)]
+        of = [Task(f"task {t}", common[:], targets, classes=classes) for t in range(tasks)]
     return TaskSet(data, of)
 
 
