@@ -19,6 +19,7 @@ from mtlbook.backbones import dense_network, image_network
 from mtlbook.cli import plan as shown
 from mtlbook.experiments import costs, mrn, mrn_images, srdml
 from mtlbook.ledger import repository
+from mtlbook.study import Study
 from mtlbook.workflow import plan
 from mtlbook.workflow.catalogue import Experiment
 
@@ -208,14 +209,26 @@ def executed(root, run, **smaller):
     return space["result"]
 
 
-@pytest.mark.parametrize("experiment", [name for name in NETWORKS if name.startswith("mrn")])
-def test_the_tables_on_images_run_on_small_folders(root, runs, folders, experiment, tmp_path):
-    """Every arm of the table at one percentage, tuned and measured, through real convolutions."""
+@pytest.mark.parametrize(
+    ("experiment", "groups"),
+    [
+        ("mrn-office-alexnet", ("baselines", "controls", "partial", "full")),
+        ("mrn-office-home-vgg16", ("controls", "full")),  # other layouts: a part of the same arms
+        ("mrn-imageclef-alexnet", ("full",)),
+    ],
+)
+def test_the_tables_on_images_run_on_small_folders(
+    root, runs, folders, experiment, groups, tmp_path
+):
+    """Arms of the table at one percentage, tuned and measured, through real convolutions."""
     small = {"weights": "", "width": 6, "size": 64, "steps": 2, "repeats": 1, "device": "cpu"}
-    chosen = [run for run in runs if run.experiment == experiment and "percent=20" in run.id]
-    seen, accuracies = set(), {}
-    for run in chosen:
-        with mock.patch.object(mrn_images.STUDY.__class__, "at", _two_settings):
+    accuracies, chosen = {}, set()
+    for run in runs:
+        if (run.experiment, run.parameters.get("percent")) != (experiment, 20):
+            continue
+        if run.parameters["group"] not in groups:
+            continue
+        with mock.patch.object(Study, "at", _two_settings):
             result = executed(root, run, **small, result=str(tmp_path / f"{run.id}.json"))
         assert result.data["name"] == run.parameters["data"] and result.data["tasks"] == 4
         assert result.parameters["backbone"] == NETWORKS[experiment]
@@ -223,15 +236,16 @@ def test_the_tables_on_images_run_on_small_folders(root, runs, folders, experime
             if record["metric"] == "accuracy_percent/20" and "@" not in record["arm"]:
                 accuracies[record["arm"]] = record["value"]
                 assert len(record["per_task"]) == 4
-        seen |= set(result.settings["chosen"])
-    assert set(accuracies) == set(mrn_images.ARMS) == {name.removesuffix("/20") for name in seen}
+        chosen |= {name.removesuffix("/20") for name in result.settings["chosen"]}
+    arms = {arm for group in groups for arm in mrn_images.GROUPS[group]}
+    assert set(accuracies) == chosen == arms
     assert all(0 <= value <= 100 for value in accuracies.values())
 
 
 def _two_settings(study, **changes):
-    """Two of an arm's twelve settings, on one split: a rehearsal of the rest."""
+    """Two of an arm's settings or values, on one split: a rehearsal of the rest."""
     arms = {
-        name: dataclasses.replace(arm, configurations=arm.configurations[:2])
+        name: dataclasses.replace(arm, configurations=arm.configurations[:2], grid=arm.grid[:2])
         for name, arm in study.arms.items()
     }
     protocol = dataclasses.replace(study.protocol, **changes)
@@ -255,7 +269,8 @@ def test_cifar_mtl_runs_with_a_narrow_vgg16(root, runs, folders, monkeypatch):
     arms = set()
     for run in runs:
         if run.experiment == "srdml-cifar-vgg16":
-            result = executed(root, run, **small, device="cpu")
+            with mock.patch.object(Study, "at", _two_settings):
+                result = executed(root, run, **small, device="cpu")
             arms |= {r["arm"] for r in result.records if r["metric"] == "accuracy_percent"}
             assert result.settings["protocol"]["trunk"] == "vgg16"
     assert arms >= set(srdml.ARMS) - {"srdml-released"}
