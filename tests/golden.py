@@ -351,6 +351,38 @@ def mrn_linear() -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def narrow_backbone(features: int = 7) -> Iterator[None]:
+    """In place of torchvision's network: dense layers of a few units, made of waves."""
+    from unittest import mock
+
+    from mtlbook.experiments import mrn_images
+
+    dense = [torch.nn.Linear(features, 6), torch.nn.Linear(6, 5)]
+    with torch.no_grad():
+        for i, layer in enumerate(dense):
+            layer.weight.copy_(waves(*layer.weight.shape, phase=i))
+            layer.bias.copy_(waves(*layer.bias.shape, phase=i + 0.5))
+    with mock.patch.object(mrn_images, "backbone", lambda *_: (torch.nn.Identity(), dense)):
+        yield
+
+
+def mrn_images() -> dict[str, Any]:
+    from mtlbook.experiments import mrn_images as of
+
+    tasks = domains((7,), each=16)
+    table = of.table(20, steps=4, batch_size=5, update_every=2)
+    parts = table.split(tasks, 0, table.protocol)
+    found: dict[str, Any] = {"split": of_split(parts)}
+    found["configurations"] = {arm: list(table.arms[arm].configurations) for arm in of.ARMS}
+    with narrow_backbone():
+        found |= trained(table, parts, dict.fromkeys(of.ARMS, 3))
+        found["table"] = compared(table, tasks, arms=of.ARMS, values=dict.fromkeys(of.ARMS, 1))
+        once = replace(table, tuning_splits=(1000,))
+        found["tuning"] = tuned(once, tasks, ("pooled", "mrn-t", "dmtl-tf"))
+    return found
+
+
 def srdml() -> dict[str, Any]:
     from mtlbook.experiments import srdml as of
 
@@ -699,6 +731,7 @@ STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "domains": domains_study,
     "mrn": mrn,
     "mrn_linear": mrn_linear,
+    "mrn_images": mrn_images,
     "srdml": srdml,
     "srdml_linear": srdml_linear,
     "mtal": mtal,

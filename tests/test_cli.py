@@ -388,7 +388,7 @@ def test_record_refuses_strangers_and_places_outside(project, capsys):
 
 
 def test_dry_run_lists_and_runs_nothing(project, capsys):
-    arguments = ["reproduce", "--dry-run", "--cores", "2", "--", "--executor", "slurm"]
+    arguments = ["reproduce", "--dry-run", "--verbose", "--cores", "2", "--", "--executor", "slurm"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     assert "to run    tiny all" in out
@@ -409,7 +409,8 @@ def test_reproduce_skips_what_has_no_data(project, capsys, monkeypatch):
     path.write_text(path.read_text().replace("    notebook:", "    data: far\n    notebook:"))
     assert cli.main(["reproduce"]) == 0
     out = capsys.readouterr().out
-    assert "skipped: tiny, 1 runs: data set far is not here" in out
+    assert "skipped: tiny (1 runs); get far with: mtlbook data fetch far" in out
+    assert "far (1 experiment, 1 runs): mtlbook data fetch far" in out
     assert "0 of 0 runs" in out
 
 
@@ -421,7 +422,7 @@ def test_reproduce_and_rerun_print_three_values_side_by_side(project):
         command = [sys.executable, "-m", "mtlbook.cli", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    done = call("reproduce")
+    done = call("reproduce", "--verbose")
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("b-over-a"))
     assert line.split()[1:5] == ["+1.0", "+1.2", "+1.5", "[+1.5,"]

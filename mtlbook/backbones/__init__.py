@@ -4,7 +4,7 @@ from mtlbook.backbones.attached import AttachedLayer, AttachedNetworks, attach
 from mtlbook.backbones.heads import TaskHeads, glorot
 from mtlbook.backbones.heterogeneous import OwnLayer, TaskConvnets, convolve, kernel_networks
 from mtlbook.backbones.stacks import Flatten, convnet, mlp, tasks_of
-from mtlbook.backbones.vision import image_network
+from mtlbook.backbones.vision import dense_network, image_network, load_backbone
 
 __all__ = [
     "AttachedLayer",
@@ -16,9 +16,11 @@ __all__ = [
     "attach",
     "convnet",
     "convolve",
+    "dense_network",
     "glorot",
     "image_network",
     "kernel_networks",
+    "load_backbone",
     "mlp",
     "tasks_of",
 ]

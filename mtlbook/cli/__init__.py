@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = add(
         "reproduce",
         commands.reproduce,
-        "make every unfinished run of a profile, then print the verdicts on your own runs",
+        "make every unfinished run of a profile, then show what came out beside what is committed",
     )
     reproduce.usage = "mtlbook reproduce [options] [-- arguments of Snakemake]"
     reproduce.epilog = (
@@ -102,7 +102,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE,...",
         help="these runs only, for example repeat=0,arm=laf",
     )
-    reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
+    reproduce.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="run nothing, and say what would be run, how it differs from laptop, on which data, "
+        "how long and how large; --verbose lists every run",
+    )
+    reproduce.add_argument(
+        "--verbose", action="store_true", help="print every claim, too, with what decided"
+    )
     reproduce.add_argument(
         "--keep-stale",
         action="store_true",

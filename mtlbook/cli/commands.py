@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtlbook.cli import endpage, plan
+
 
 def list_all(options: argparse.Namespace) -> int:
     """What there is; of an installed package, whose experiments are elsewhere, the methods."""
@@ -47,16 +49,16 @@ def reproduce(options: argparse.Namespace) -> int:
     root = repository.root()
     path = root / repository.EXPERIMENTS
     runs = workflow.expand(path, options.profile, options.only, options.where)
-    skipped = {run.experiment: run.skip for run in runs if run.skip}
-    for experiment, why in skipped.items():
-        count = sum(run.experiment == experiment for run in runs)
-        print(f"skipped: {experiment}, {count} runs: {why}")
     if options.dry_run:
-        for run in runs:
+        from mtlbook.workflow.plan import plans
+
+        print(plan.text(plans(root, runs), options.profile))
+        for run in runs if options.verbose else ():
             if not run.skip:
                 print(f"{'finished' if run.result.exists() else 'to run':<9} {run.name}")
-        print(" ".join(_command(options, root)))
+        print("\n" + " ".join(_command(options, root)))
         return 0
+    endpage.say_missing(runs)
     return _make_runs(options, root, options.only, runs)
 
 
@@ -82,7 +84,7 @@ def _make_runs(
     force: bool = False,
     claim: str | None = None,
 ) -> int:
-    """Run, then print the verdicts on these runs beside the committed values."""
+    """Run, then show the page at the end, or a claim's verdict beside the committed value."""
     from mtlbook import workflow
 
     try:
@@ -105,10 +107,11 @@ def _make_runs(
             print(textwrap.indent(_reason(run.log), "    "), file=sys.stderr)
         else:
             print(f"not finished: {run.name}", file=sys.stderr)
-    # Files of runs that are no longer asked for stay on disk, but are not judged.
-    finished = [run for run in runs if not run.skip and run.result.exists()]
-    print(_verdicts_on(root, options.profile, finished, claim))
-    return 1 if missing else 0
+    if claim is not None:
+        print(_verdict_on(root, options.profile, runs, claim))
+        return 1 if missing else 0
+    sound = endpage.show(root, options.profile, runs, missing, verbose=options.verbose)
+    return 0 if sound and not missing else 1
 
 
 def _reason(log: Path, lines: int = 5) -> str:
@@ -117,24 +120,14 @@ def _reason(log: Path, lines: int = 5) -> str:
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
-def _verdicts_on(root: Path, profile: str, runs: Sequence, claim: str | None) -> str:
-    from mtlbook.ledger.audit import audit, load_results
-    from mtlbook.ledger.merging import merge
+def _verdict_on(root: Path, profile: str, runs: Sequence, claim: str) -> str:
+    from mtlbook.ledger.audit import audit, counterparts, load_results
     from mtlbook.ledger.report import table
-    from mtlbook.ledger.results import Result
 
-    of: dict[str, dict[str, Result]] = {}
-    for run in runs:
-        of.setdefault(run.experiment, {})[run.id] = Result.load(run.result)
-    own = {name: merge(results, profile=profile, allow_mixed=True) for name, results in of.items()}
+    own, _ = endpage.finished_results(profile, runs)
     claims, committed = root / "data" / "claims", load_results(root / "data" / "results")
-    rows = [row for row in audit(claims, own, {**committed, **own}) if row["experiment"] in own]
-    if claim is not None:
-        rows = [row for row in rows if row["claim"] == claim]
-    before = audit(claims, committed)
-    if not rows:
-        return "no claim speaks of these experiments"
-    return table(rows, committed={row["claim"]: row for row in before})
+    rows = [row for row in audit(claims, own, {**committed, **own}) if row["claim"] == claim]
+    return table(rows, committed=counterparts(claims, rows, committed))
 
 
 def record(options: argparse.Namespace) -> int:

@@ -311,6 +311,10 @@ TABLE = Study(
 
 
 def study(parameters: Mapping[str, Any]) -> Study:
-    """The table under a protocol whose fields are parameters of a notebook."""
+    """The table under a protocol whose fields are parameters of a notebook.
+
+    With the scripts' trunk go the scripts' heads, of 128 hidden units.
+    """
     fields = vars(Protocol()).keys() & parameters.keys()
-    return TABLE.at(**{name: parameters[name] for name in fields})
+    heads = {"hidden": 128} if parameters.get("trunk") == "vgg16" else {}
+    return TABLE.at(**heads | {name: parameters[name] for name in fields})

@@ -67,6 +67,31 @@ def audit(
     return rows
 
 
+def counterparts(
+    claims_folder: str | os.PathLike,
+    rows: Sequence[Mapping[str, Any]],
+    committed: Mapping[str, Result],
+) -> dict[str, dict]:
+    """By claim the committed row of the very experiment that a row of one's own was judged on.
+
+    A claim may be judged on one of several experiments, by the first that has results. What stands
+    beside a value is the committed one of the same experiment, never that of another; a claim is
+    missing where nothing is committed of it.
+    """
+    claims_folder = Path(claims_folder)
+    experiments = {row["claim"]: row["experiment"] for row in rows if row["n"]}
+    found = []
+    for of_paper in load_all(claims_folder):
+        for claim in of_paper.claims:
+            name = experiments.get(claim.id)
+            if name in committed:
+                printed = claim.resolve_printed(claims_folder / "printed")
+                reasons = {name: stale(committed[name], committed)}
+                found.append(_row(of_paper, claim, printed, {name: committed[name]}, reasons))
+    correct(found)
+    return {row["claim"]: row for row in found if row["n"]}
+
+
 def load_results(folder: str | os.PathLike) -> dict[str, Result]:
     """Read ``<experiment>.json`` of a folder; a file of another experiment is an error."""
     results = {}
