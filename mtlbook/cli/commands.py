@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -102,19 +101,13 @@ def _make_runs(
     for run in missing:
         if run.failed.exists():
             print(f"failed: {run.name}; log: {run.log}; notebook: {run.failed}", file=sys.stderr)
-            print(textwrap.indent(_reason(run.log), "    "), file=sys.stderr)
+            print(textwrap.indent(workflow.last_lines(run.log, 5), "    "), file=sys.stderr)
         else:
             print(f"not finished: {run.name}", file=sys.stderr)
     # Files of runs that are no longer asked for stay on disk, but are not judged.
     finished = [run for run in runs if not run.skip and run.result.exists()]
     print(_verdicts_on(root, options.profile, finished, claim))
     return 1 if missing else 0
-
-
-def _reason(log: Path, lines: int = 5) -> str:
-    """The end of a log, where the error stands, without the colours of a terminal."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def _verdicts_on(root: Path, profile: str, runs: Sequence, claim: str | None) -> str:

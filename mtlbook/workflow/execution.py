@@ -15,6 +15,7 @@ from mtlbook.ledger.currency import stale
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.workflow.catalogue import Run, literal
+from mtlbook.workflow.surroundings import OwnKernel, of_kernel
 
 
 class RunError(RuntimeError):
@@ -60,7 +61,7 @@ def set_stale_aside(runs: Sequence[Run]) -> list[Run]:
             continue
         try:
             current = is_current(run)
-        except ResultError:
+        except (OSError, ResultError):
             current = False
         if not current:
             set_aside(run)
@@ -124,6 +125,7 @@ def execute_run(run: Run, root: Path) -> None:
         # anew, page by page: a step is about 1.5 times as fast without (benchmarks/steps.py)
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
         "MALLOC_TRIM_THRESHOLD_": str(2**33),
+        **of_kernel(scratch),
     }
     try:
         with run.log.open("w", encoding="utf-8", buffering=1) as log, _environment(environment):
@@ -134,6 +136,7 @@ def execute_run(run: Run, root: Path) -> None:
                     literal(executed),
                     parameters={**run.parameters, "result": str(result)},
                     kernel_name="python3",
+                    kernel_manager_class=OwnKernel,
                     cwd=str(root),
                     progress_bar=False,
                     stdout_file=log,
@@ -191,15 +194,19 @@ def _finished(run: Run, path: Path) -> Result:
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, which kernels inherit, and restore the old ones."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None: remove), which kernels inherit; restore the old ones."""
+
+    def put(values: Mapping[str, str | None]) -> None:
+        for name, value in values.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    before = {name: os.environ.get(name) for name in values}
+    put(values)
+    try:
+        yield
+    finally:
+        put(before)
