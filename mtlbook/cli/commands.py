@@ -287,7 +287,7 @@ def audit_split(options: argparse.Namespace) -> int:
         raise ValueError("--items: goes with a training and a test file")
     try:
         if len(paths) == 2 and all(path.is_file() for path in paths):
-            train, test = map(split_audit.read_list, paths)
+            train, test = split_audit.read_pair(*paths)
             items = dict(split_audit.read_list(Path(options.items))) if options.items else None
             audits = [split_audit.audit_split(train, test, items=items, task=paths[0].stem)]
         elif len(paths) == 1 and paths[0].is_dir():

@@ -64,7 +64,8 @@ def mixed(runs: Sequence[Run]) -> list[str]:
         if run.result.exists():
             of.setdefault(run.experiment, []).append(Result.load(run.result))
     return [
-        f"{name}: its runs mix versions of {', '.join(found)}; no verdict on all of them counts"
+        f"mixed: the runs of {name} have several versions of {', '.join(found)}; a verdict on all "
+        "of them together does not count"
         for name, results in of.items()
         if (found := mixtures(results))
     ]
