@@ -95,7 +95,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a JSON list."""
-    return json.dumps(list(rows), indent=1, ensure_ascii=False)
+    return json.dumps(list(rows), indent=1)  # in ASCII, which any reader's terminal has
 
 
 def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
