@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mtlbook.ledger import repository
@@ -15,7 +15,7 @@ from mtlbook.ledger.currency import stale
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.workflow.catalogue import Run, literal
-from mtlbook.workflow.surroundings import OwnKernel, of_kernel
+from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
 
 
 class RunError(RuntimeError):
@@ -40,7 +40,7 @@ def is_current(run: Run, path: Path | None = None) -> bool:
 
 def _tunings_of(run: Run) -> dict[str, Result]:
     """The results whose choices a run takes over, as they are now."""
-    with _environment(_where_results_are(run)):
+    with environment(_where_results_are(run)):
         found = {}
         for name in run.uses:
             with contextlib.suppress(FileNotFoundError):
@@ -114,7 +114,7 @@ def execute_run(run: Run, root: Path) -> None:
     # In the same folder, so that os.replace never crosses file systems.
     scratch = Path(tempfile.mkdtemp(dir=run.folder, prefix=f".{run.id}.", suffix=".tmp"))
     result, executed = scratch / "result.json", scratch / "notebook.ipynb"
-    environment = {
+    told = {
         "MTLBOOK_PROGRESS": str(run.progress),
         "MTLBOOK_ROOT": str(root),
         # so that `Result.begin` hears of a parameter that a notebook forgets before it runs
@@ -128,7 +128,7 @@ def execute_run(run: Run, root: Path) -> None:
         **of_kernel(scratch),
     }
     try:
-        with run.log.open("w", encoding="utf-8", buffering=1) as log, _environment(environment):
+        with run.log.open("w", encoding="utf-8", buffering=1) as log, environment(told):
             print(f"{run.name}: {json.dumps(run.parameters)}", file=log)
             try:
                 papermill.execute_notebook(
@@ -191,22 +191,3 @@ def _finished(run: Run, path: Path) -> Result:
         "notebook_sha256": notebook_sha256(run.notebook),
     }
     return result
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables (None: remove), which kernels inherit; restore the old ones."""
-
-    def put(values: Mapping[str, str | None]) -> None:
-        for name, value in values.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    before = {name: os.environ.get(name) for name in values}
-    put(values)
-    try:
-        yield
-    finally:
-        put(before)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jupyter_client.kernelspec import KernelSpecManager
@@ -22,6 +23,25 @@ class OwnKernel(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _no_folder_is_searched(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None: remove), which kernels inherit; restore the old ones."""
+
+    def put(values: Mapping[str, str | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    before = {name: os.environ.get(name) for name in values}
+    put(values)
+    try:
+        yield
+    finally:
+        put(before)
 
 
 def absolute(environment: Mapping[str, str]) -> dict[str, str]:
