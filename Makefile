@@ -12,6 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 # the kernel of this environment, not one that the user has installed elsewhere
 export JUPYTER_PREFER_ENV_PATH := 1
+unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 # files side by side, each whole in one process: cells of a notebook follow one another, and the tests
@@ -46,7 +47,7 @@ reproduce: $(READY)  ## run the experiments, build the book, show the verdicts
 	@test "$(DATA)" != fetch || mtlbook data fetch --all \
 		|| echo "experiments on the sets that could not be fetched are skipped"
 	@mkdir -p _build; python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
-	trap 'kill $$book 2>/dev/null; exit 130' INT TERM; \
+	trap 'kill $$book 2>/dev/null; exit 130' INT TERM HUP; \
 	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \
 		mtlbook reproduce --profile $(PROFILE) --cores $(CORES); runs=$$?; \
 	wait $$book || { cat _build/book.log; exit 1; }; \

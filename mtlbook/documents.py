@@ -13,9 +13,13 @@ def read_yaml(path: str | os.PathLike) -> Any:
     Raises
     ------
     yaml.YAMLError
-        If it is not YAML.
+        If it is not YAML, or not text in UTF-8.
     """
     import yaml
 
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise yaml.YAMLError(f"expected text in UTF-8, got other bytes: {error}") from error
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # wheels bring libyaml, a build may not
-    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+    return yaml.load(text, Loader=loader)

@@ -6,26 +6,33 @@ executed cells does not see a change of the package that the cells import. So th
 1. empties that cache when the package, the data or the configuration have changed,
 2. executes the pages that are not in it, several at a time (``--at-once``, default: the cores),
 3. builds from it with every warning an error, and writes the ledger page beside the others,
-4. checks that all pages of the table of contents are there, that none shows a traceback, that
-   none loads a script, a style sheet, a font or a picture from another host, or one that is not
-   there (the book reads offline), and that links to the ledger lead to a claim.
+4. checks that all pages of the table of contents are there, that none shows a traceback or lacks a
+   figure that its cells draw, that none loads a script, a style sheet, a font or a picture from
+   another host, or one that is not there (the book reads offline), and that links to the ledger
+   lead to a claim.
+
+Pages are executed by the kernel of this Python, and nothing of a user's settings reaches it.
 
 ``--clean`` builds from nothing; ``--check`` only checks the pages that are there.
 """
 
 import argparse
+import ast
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import psutil
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
@@ -35,11 +42,13 @@ from mtlbook.documents import read_yaml
 from mtlbook.ledger.chain import chains
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.page import page as ledger_page
+from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 LEDGER = "ledger.html"
+FIGURE = r'<img[^>]*\ssrc="[^"]*_images/[0-9a-f]{64}\.'  # of a cell: named by its content
 MATHJAX = "_static/mathjax/tex-chtml.js"  # from the package sphinx-mathjax-offline
 # what the cells of the book read besides their own page, which the cache does look at
 INPUTS = ("mtlbook", "data", "notebooks", "_config.yml", "requirements.lock")
@@ -123,6 +132,27 @@ def lost_claims(text: str, ledger: str | None) -> list[str]:
     return found
 
 
+def figures(page: Path) -> int:
+    """How many cells of a page draw a figure, at least one each."""
+    if not page.is_file() or not is_myst_markdown_notebook(page.read_text(encoding="utf-8")):
+        return 0
+    cells = [cell for cell in myst_nb_reader_plugin(str(page)).cells if cell.cell_type == "code"]
+    return sum(bool({"show", "subplots", "figure"} & set(_asked_of_plt(c.source))) for c in cells)
+
+
+def _asked_of_plt(source: str) -> Iterator[str]:
+    """The functions of pyplot that a cell calls itself, not in what it defines."""
+    lines = [line for line in source.splitlines() if not line.startswith(("%", "!"))]
+    waiting: list[ast.AST] = [ast.parse("\n".join(lines))]
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="plt"), attr=name)):
+                yield name
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            waiting += ast.iter_child_nodes(node)
+
+
 def problems(html: Path, toc: Path) -> list[str]:
     """What is wrong with the built book; an empty list when nothing is."""
     found = []
@@ -140,6 +170,9 @@ def problems(html: Path, toc: Path) -> list[str]:
             found.append(f"{page}: shows a traceback")
         for address in lost_claims(text, ledger):
             found.append(f"{page}: leads to {address}, which is not there")
+        drawn, shown = figures(toc.parent / f"{page}.md"), len(re.findall(FIGURE, text))
+        if shown < drawn:
+            found.append(f"{page}: {drawn} of its cells draw figures, and it shows {shown}")
         if re.search(r'class="[^"]*\bmath\b', text) and MATHJAX not in text:
             found.append(f"{page}: has formulas but does not load the book's own MathJax")
     for file in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
@@ -180,6 +213,7 @@ def execute(sources: Sequence[Path], folder: Path, *, at_once: int) -> list[str]
                 cwd=str(source.parent),
                 timeout=timeout,
                 allow_errors=False,
+                kernel_manager_class=OwnKernel,
             ): source
             for source in sorted(waiting, key=lambda source: -source.stat().st_size)
         }
@@ -197,8 +231,11 @@ def execute(sources: Sequence[Path], folder: Path, *, at_once: int) -> list[str]
 
 def build(clean: bool, *, at_once: int) -> int:
     """Build into ``_build/html``; returns the exit code of the build."""
-    # Figures are drawn by the backend that the kernel chooses; another one would leave them out.
-    os.environ.pop("MPLBACKEND", None)
+    with environment(of_kernel(BUILD / ".kernels")):
+        return _build(clean, at_once=at_once)
+
+
+def _build(clean: bool, *, at_once: int) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # pages side by side, one thread each
     stamp = BUILD / "inputs.sha256"
     digest = inputs_sha256()
@@ -243,7 +280,22 @@ def build(clean: bool, *, at_once: int) -> int:
     return code
 
 
+def end_with_children() -> None:
+    """Being asked to end, end kernels and Sphinx first, which would work on for nobody."""
+
+    def end(*_) -> None:
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        os._exit(143)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), end)
+
+
 def main() -> int:
+    end_with_children()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clean", action="store_true", help="build from nothing")
     parser.add_argument("--check", action="store_true", help="build nothing, only check")

@@ -4,10 +4,13 @@ Run it after a change of a notebook, look at the difference, commit it.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,10 +22,12 @@ def refresh(path: Path) -> None:
         notebook,
         timeout=300,
         kernel_name="python3",
+        kernel_manager_class=OwnKernel,
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    client.execute()
+    with tempfile.TemporaryDirectory() as scratch, environment(of_kernel(Path(scratch))):
+        client.execute()
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)

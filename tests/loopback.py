@@ -53,13 +53,18 @@ class Handler(BaseHTTPRequestHandler):
 
 def whole(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     """As a good server answers, from the byte that was asked for."""
-    start = int((handler.headers.get("Range") or "bytes=0-")[len("bytes=") : -1])
+    start = _start(handler)
     if start and start >= len(body):
         handler.send_error(416)
         return
     handler.send_response(206 if start else 200)
     _head(handler, {"Content-Length": len(body) - start})
     handler.wfile.write(body[start:])
+
+
+def _start(handler: BaseHTTPRequestHandler) -> int:
+    """The byte that was asked for."""
+    return int((handler.headers.get("Range") or "bytes=0-")[len("bytes=") : -1])
 
 
 def html(handler: BaseHTTPRequestHandler) -> None:
@@ -105,14 +110,15 @@ def stalled(body: bytes, seconds: float) -> Answer:
     return answer
 
 
-def trickling(body: bytes, pause: float) -> Answer:
-    """A byte at a time: never silent for long, never done."""
+def trickling(body: bytes, pause: float, step: int = 1) -> Answer:
+    """A byte at a time, or ``step`` of them: never silent for long, not done for long."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        _head(handler, {"Content-Length": len(body)})
-        for byte in body:
-            handler.wfile.write(bytes([byte]))
+        start = _start(handler)
+        handler.send_response(206 if start else 200)
+        _head(handler, {"Content-Length": len(body) - start})
+        for first in range(start, len(body), step):
+            handler.wfile.write(body[first : first + step])
             handler.wfile.flush()
             Event().wait(pause)
 

@@ -1,8 +1,13 @@
 """The book: its sources hang together, and what was built can be read offline."""
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from jupyter_cache import get_cache
@@ -173,6 +178,30 @@ def test_problems_are_named(builder, small_book, text, problem):
     assert builder.problems(*small_book) == [problem]
 
 
+DRAWS = """\
+%matplotlib inline
+import matplotlib.pyplot as plt
+
+def later():
+    return plt.figure()
+
+fig, ax = plt.subplots()"""
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+def test_a_page_without_the_figures_that_its_cells_draw_is_not_in_order(builder, small_book, shown):
+    """As with MPLBACKEND=Agg at the build: no cell fails, and the pictures are missing."""
+    html, toc = small_book
+    write_page(toc.parent / "part", "one", DRAWS + "\n```\n\n```{code-cell} python\nlater()")
+    picture = f"_images/{'0' * 64}.png"
+    (html / "_images").mkdir()
+    (html / picture).touch()
+    text = "<h1>b</h1>" + f'<img alt="x" src="../{picture}">' * shown
+    (html / "part" / "one.html").write_text(text)
+    missing = ["part/one: 1 of its cells draw figures, and it shows 0"]
+    assert builder.problems(html, toc) == ([] if shown else missing)
+
+
 def test_cells_are_run_again_when_the_package_changes(builder, tmp_path):
     for name in builder.INPUTS:
         path = tmp_path / name
@@ -205,6 +234,7 @@ kernelspec:
 
 
 def write_page(folder, name, source):
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.md"
     path.write_text(PAGE % source)
     return path
@@ -320,6 +350,44 @@ def test_the_search_for_the_cache_finds_what_stood_there():
         "split_audit.audit_lists(*split_audit.office_caltech10())",
     ):
         assert OF_THE_CACHE.search(text)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals of POSIX")
+def test_kernels_end_with_the_build(tmp_path):
+    """As Ctrl-C in make reproduce asks it to."""
+    source = "import os, time\nprint(os.getpid(), file=open('pid', 'w'), flush=True)"
+    write_page(tmp_path, "one", source)
+    with (tmp_path / "one.md").open("a") as page:
+        page.write("\n```{code-cell} python\ntime.sleep(600)\n```\n")
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT / "scripts")!r})
+from pathlib import Path
+import build_book
+build_book.end_with_children()
+build_book.execute([Path("one.md").resolve()], Path("cache"), at_once=1)
+"""
+    build = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+    kernel = psutil.Process(int((tmp_path / "pid").read_text()))
+    build.send_signal(signal.SIGHUP)
+    assert build.wait(timeout=30) == 143
+    wait_until(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_until(condition, seconds=100):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_pages_are_executed_by_the_kernel_of_this_python(builder, tmp_path, monkeypatch):
+    kernel = tmp_path / "theirs" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text('{"argv": ["false"], "display_name": "theirs", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "theirs"))
+    source = write_page(tmp_path, "one", f"import sys\nassert sys.prefix == {sys.prefix!r}")
+    assert builder.execute([source], tmp_path / "cache", at_once=1) == []
 
 
 @pytest.mark.book

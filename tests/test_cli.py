@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -276,6 +278,52 @@ def test_a_reader_that_goes_away_is_no_error(project, form):
     os.close(write)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+def shell(project, line):
+    """A line of a shell, with ``mtlbook`` for the command."""
+    command = f"{shlex.quote(sys.executable)} -m mtlbook.cli"
+    line = line.replace("mtlbook", command)
+    options = {"capture_output": True, "text": True, "cwd": project, "timeout": 100}
+    return subprocess.run(["bash", "-c", line], **options)
+
+
+CLOSED = {
+    "output": ("mtlbook audit >&-", ""),
+    "errors": ("mtlbook audit 2>&-", "1 not attempted"),
+    "all": ("mtlbook audit --write <&- >&- 2>&-; echo $? $(head -c 1 data/verdicts.json)", "0 ["),
+}
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="closes streams with bash")
+@pytest.mark.parametrize("line, expected", CLOSED.values(), ids=CLOSED)
+def test_closed_streams_are_no_error(project, line, expected):
+    cli.main(["audit", "--write"])
+    done = shell(project, line)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert expected in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="sets the variable with bash")
+@pytest.mark.parametrize("form", ["table", "json", "page"])
+def test_what_a_terminal_has_no_letter_for_is_spelt_out(project, form):
+    path = project / "data/claims/toy.yaml"
+    path.write_text(path.read_text().replace("b beats a", "b \u2265 a \u00b1 \u00e9"), "utf-8")
+    cli.main(["audit", "--write"])
+    done = shell(project, f"PYTHONIOENCODING=ascii mtlbook audit --format {form}")
+    assert (done.returncode, done.stderr) == (0, "")
+    if form == "json":
+        assert "b \u2265 a" in json.loads(done.stdout)[0]["statement"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]", b'{"cells": 3}', b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize("name", ["claims/toy.yaml", "experiments.yaml", "tiny.ipynb"])
+def test_a_file_that_is_none_is_named(project, capsys, name, content):
+    (path,) = project.rglob(name)
+    path.write_bytes(content)
+    assert cli.main(["list"]) == 2
+    captured = capsys.readouterr()
+    assert path.name in captured.err and "Traceback" not in captured.err
 
 
 def test_accepting_goes_with_writing_and_a_reason(project, capsys):

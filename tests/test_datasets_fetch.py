@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -324,6 +325,162 @@ def test_odd_files_in_the_cache(sources, folder):
     (folder / "array.npy").replace(path)
     assert datasets.status("school") == "corrupt"
     assert "expected an npz file" in datasets.verify("school")[0]["why"]
+
+
+NOTES = {
+    "a list": b"[]",
+    "other notes": b'{"school.npz": 3, "sarcos.npz": {"stamp": []}}',
+    "no text": b"\xff\xfe\x00",
+    "nested too deeply": b"[" * 100_000,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content", NOTES.values(), ids=NOTES)
+def test_odd_notes_in_the_cache_cost_a_hash_only(content, sources, folder):
+    datasets.fetch("school")
+    cache._checked.clear()
+    (folder / ".verified.json").write_bytes(content)
+    assert datasets.load("school").sha256 == datasets.identity("school")
+    assert files(folder) == [".verified.json", "school.npz", "school.npz.content_sha256"]
+
+
+def test_notes_that_are_right_and_say_too_little_are_not_believed(sources, folder):
+    datasets.fetch("school")
+    right = datasets.identity("school")
+    cache._checked.clear()
+    notes = json.loads((folder / ".verified.json").read_text())
+    del notes["school.npz"]["sha256"]
+    (folder / ".verified.json").write_text(json.dumps(notes))
+    assert datasets.identity("school") == right
+
+
+def test_a_folder_in_the_place_of_the_notes(sources, folder):
+    datasets.fetch("school")
+    cache._checked.clear()
+    (folder / ".verified.json").unlink(missing_ok=True)
+    (folder / ".verified.json").mkdir()
+    assert datasets.status("school") == "cached"
+    assert not list(folder.glob(".verified-*"))
+
+
+def _encrypted() -> bytes:
+    """A zip whose member says that it needs a password."""
+    packed = bytearray(_packed({"X.npy": b"\x93NUMPY"}))
+    for name, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        packed[packed.index(name) + offset] |= 1
+    return bytes(packed)
+
+
+def _npz(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+ODD = {
+    "empty": b"",
+    "a zip of nothing": _packed({}),
+    "a zip of something else": _packed({"X.npy": b"no array", "readme.txt": b"text"}),
+    "encrypted": _encrypted(),
+    "objects": _npz(X=np.array([{}, None], dtype=object)),
+    "a header nested too deeply": _packed({"X.npy": b"\x93NUMPY\x01\x00\x00\x20" + b"(" * 8192}),
+    "less than nothing": _packed(
+        {"X.npy": _npz(X=np.zeros(5))[37:].replace(b"(5,)", b"(-5,)").split(b"PK")[0]}
+    ),
+    "other arrays": _npz(Z=np.zeros(2)),
+}
+
+
+@pytest.mark.parametrize("content", ODD.values(), ids=ODD)
+def test_odd_files_are_corrupt_and_stop_no_other_set(content, folder, capsys):
+    from mtlbook import cli
+
+    folder.mkdir()
+    (folder / "school.npz").write_bytes(content)
+    assert cli.main(["data", "list"]) == 0
+    assert cli.main(["data", "verify", "school", "digits"]) == 1
+    told = capsys.readouterr()
+    assert re.search(r"school +corrupt +.*school\.npz is corrupt: expected sha256", told.out)
+    assert re.search(r"digits +embedded +as expected", told.out)
+    assert not told.err
+
+
+def test_a_file_that_is_far_too_large_is_not_even_hashed(folder, monkeypatch):
+    folder.mkdir()
+    (folder / "school.npz").touch()
+    os.truncate(folder / "school.npz", 10**13)  # without a byte on the disk
+    monkeypatch.setattr(cache, "file_sha256", lambda path: pytest.fail("reads it all"))
+    assert datasets.status("school") == "corrupt"
+    assert "a file of 10000000000000 bytes" in datasets.verify("school")[0]["why"]
+
+
+ODD_PLACES = {
+    "a circle of links": lambda path: path.symlink_to(path.name),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": lambda path: os.mkfifo(path),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes files of POSIX")
+@pytest.mark.parametrize("make", ODD_PLACES.values(), ids=ODD_PLACES)
+def test_what_is_no_file_stands_in_nobodys_way(make, sources, folder):
+    folder.mkdir()
+    make(folder / "school.npz")
+    assert {row["state"] for row in datasets.table() if row["name"] == "school"} == {"missing"}
+    if (folder / "school.npz").is_dir():  # may hold somebody's files
+        with pytest.raises(DataError, match="is a folder, in the place of the file"):
+            datasets.fetch("school")
+        assert files(folder) == []
+    else:
+        datasets.fetch("school")
+        assert datasets.status("school") == "cached"
+
+
+@pytest.mark.parametrize("place", ["a file", "a circle of links"])
+def test_a_cache_that_is_no_folder(place, folder, capsys):
+    from mtlbook import cli
+
+    folder.touch() if place == "a file" else folder.symlink_to(folder.name)
+    assert cli.main(["data", "list"]) == 0
+    assert cli.main(["data", "verify", "school"]) == 1
+    assert cli.main(["data", "fetch", "school"]) == 1
+    assert "MTLBOOK_DATA" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half(sources, folder, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full)
+        with pytest.raises(DataError, match="No space left on device"):
+            datasets.fetch("school")
+    assert not [name for name in files(folder) if name.endswith(".npz")]
+    datasets.fetch("school")
+    assert files(folder) == ["school.npz", "school.npz.content_sha256"]
+
+
+def test_parts_are_kept_when_the_disk_is_full(one, server, folder, monkeypatch):
+    made = []
+
+    def make(scratch):
+        def part(rows):
+            made.append(rows.start)
+            if len(made) == 3:
+                raise OSError(28, "No space left on device")
+            return np.zeros(len(rows), dtype=np.int16)
+
+        task = workplace.in_parts(scratch, 3, part, size=1)
+        return {"X": np.zeros((3, 28)), "y": np.zeros(3), "task": task}
+
+    monkeypatch.setitem(datasets.FETCHERS, "school", make)
+    server.put(URL, BODY)
+    with pytest.raises(DataError, match="No space left on device"):
+        datasets.fetch("school")
+    datasets.fetch("school")
+    assert made == [0, 1, 2, 2] and len(server.asked) == 1
 
 
 def test_changed_byte_with_size_and_time_kept(sources, folder):

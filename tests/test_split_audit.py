@@ -1,6 +1,7 @@
 """The audit of split lists: each fault by itself, then the published lists."""
 
 import json
+import shutil
 
 import pytest
 
@@ -106,6 +107,90 @@ def test_broken_lists_are_named(folder):
         read_folder(folder)
     (folder / "art" / "train_10.txt").unlink()
     with pytest.raises(ValueError, match=r"expected <task>/train_<percent>\.txt"):
+        read_folder(folder)
+
+
+SPELLINGS = {
+    "a byte-order mark": "\ufeffart/\u00e9.jpg 0",
+    "a byte-order mark inside, as of joined files": "art/\u00e9.jpg\ufeff 0",
+    "a point": "./art/.//\u00e9.jpg 0",
+    "up and down": "art/../art/\u00e9.jpg 0",
+    "backward": "art\\\u00e9.jpg 0",
+    "another form of the letter": "art/e\u0301.jpg 0",
+    "a tab, and lines of Windows": "art/\u00e9.jpg\t0\r",
+    "blanks": "  art/\u00e9.jpg   0  ",
+}
+
+
+@pytest.mark.parametrize("line", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_path_spelt_otherwise_is_the_same_sample(tmp_path, line, capsys):
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    train.write_text("art/\u00e9.jpg 0\nart/b.jpg 1\n", encoding="utf-8")
+    test.write_bytes(f"{line}\nart/c.jpg 1\n".encode())
+    assert cli.main(["audit-split", str(train), str(test), "--format", "json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["overlap"] == 1 and row["total"] == 3
+
+
+def test_a_blank_in_a_path_is_part_of_it(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("real world/a b 1.jpg 0\nc\u2028d.jpg 1\n", encoding="utf-8")
+    assert read_list(path) == [("real world/a b 1.jpg", 0), ("c\u2028d.jpg", 1)]
+
+
+REFUSED = {
+    "several labels": (b"a.jpg 0 1\n", r"list\.txt:1: .*several numbers"),
+    "no label": (b"a.jpg\n", r"list\.txt:1: expected .path label"),
+    "no lines": (b"", "expected lines .path label., found none"),
+    "blank lines": (b"\n \r\n", "expected lines .path label., found none"),
+    "not UTF-8": (b"caf\xe9.jpg 0\n", r"list\.txt: expected text in UTF-8"),
+    "UTF-16": ("a.jpg 0\n".encode("utf-16"), r"list\.txt: expected text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("content, message", REFUSED.values(), ids=REFUSED)
+def test_what_is_no_list_is_refused(tmp_path, content, message):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_list(tmp_path / "list.txt")
+
+
+def test_paths_from_the_root_are_not_compared_with_others(tmp_path, capsys):
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    train.write_text("/data/art/a.jpg 0\n")
+    test.write_text("art/a.jpg 0\n")
+    assert cli.main(["audit-split", str(train), str(test)]) == 2
+    assert "expected paths that all begin at the root" in capsys.readouterr().err
+
+
+def test_lists_that_begin_at_the_folder_of_the_task(folder):
+    lines = [f"art/{item} {label}\n" for item, label in TEST]
+    (folder / "art" / "test_10.txt").write_text("".join(lines))
+    assert read_folder(folder) == {"art": {10: (TRAIN, TEST)}}
+
+
+def test_folders_of_one_name_are_all_read(folder):
+    for seed in ("seed0", "seed1"):
+        (folder / seed).mkdir()
+        shutil.copytree(folder / "art", folder / seed / "art")
+    shutil.copytree(folder / "art", folder / "seed1" / "clip")
+    lists = read_folder(folder)
+    assert list(lists) == ["art", "seed0/art", "seed1/art", "clip"]
+    assert all(of[10] == (TRAIN, TEST) for name, of in lists.items() if name != "clip")
+    assert list(read_folder(folder / "seed0" / "art")) == ["art"]
+
+
+def test_no_list_is_dropped_without_a_word(folder):
+    for part in ("train", "test"):
+        shutil.copy(folder / "art" / f"{part}_10.txt", folder / "art" / f"{part}_2.5.txt")
+    assert sorted(read_folder(folder)["art"]) == [2.5, 10]
+    (folder / "art" / "train_2.5.txt").unlink()
+    with pytest.raises(ValueError, match=r"expected .*train_2\.5\.txt beside test_2\.5\.txt"):
+        read_folder(folder)
+    (folder / "art" / "test_2.5.txt").unlink()
+    for part in ("train", "test"):
+        shutil.copy(folder / "art" / f"{part}_10.txt", folder / "art" / f"{part}_010.txt")
+    with pytest.raises(ValueError, match="expected one pair of lists for 10 %, got two"):
         read_folder(folder)
 
 

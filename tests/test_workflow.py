@@ -4,9 +4,12 @@ The notebooks here take a second and count how often they were executed. What st
 waits for them, so those tests are run side by side.
 """
 
+import ast
+import contextlib
 import functools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from mtlbook import datasets, workflow
 from mtlbook.ledger import currency
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
-from mtlbook.workflow import progress, rerun, schedule
+from mtlbook.workflow import collection, progress, rerun, schedule
 
 pytestmark = pytest.mark.posix("signals, and Snakemake, which runs commands in a POSIX shell")
 PACKAGE = Path(workflow.__file__).resolve().parents[2]
@@ -137,6 +140,7 @@ class Project:
         self.root = root
         self.file = root / "notebooks" / "experiments.yaml"
         self.runs = root / "runs" / "smoke" / "tiny"
+        self.environment = {}
         (root / "data" / "claims").mkdir(parents=True)
         (root / "data" / "results").mkdir()
         self.file.parent.mkdir()
@@ -160,17 +164,18 @@ class Project:
     def expand(self, only=None):
         return workflow.expand(self.file, "smoke", only)
 
-    def start(self, *arguments):
+    def start(self, *arguments, cwd=None):
         # where the tests run in the background of a script, the shell has switched SIGINT off
         call = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         call += "from mtlbook.cli import main; sys.exit(main(sys.argv[1:]))"
         return subprocess.Popen(
             [sys.executable, "-c", call, "reproduce", "--profile", "smoke", *arguments],
-            cwd=self.root,
+            cwd=cwd or self.root,
             env={
                 **os.environ,
                 "MTLBOOK_ROOT": str(self.root),
                 "PYTHONPATH": os.pathsep.join([str(self.root), str(PACKAGE)]),
+                **self.environment,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -178,8 +183,8 @@ class Project:
             start_new_session=True,
         )
 
-    def reproduce(self, *arguments):
-        process = self.start(*arguments)
+    def reproduce(self, *arguments, cwd=None):
+        process = self.start(*arguments, cwd=cwd)
         out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
@@ -422,6 +427,50 @@ def test_execute_run_publishes_result_notebook_and_log(project):
     assert workflow.is_current(run)
 
 
+TELLS = """\
+import os, sys
+from mtlbook import datasets
+told = {
+    "prefix": sys.prefix,
+    "data": str(datasets.cache_dir()),
+    "backend": os.environ.get("MPLBACKEND"),
+    "ipython": os.environ.get("IPYTHONDIR"),
+    "spoilt": "spoilt" in globals(),
+}
+Result("tiny", {"arm": str(told)}, numerics={"mrn": 1}).save(result)
+"""
+
+
+def test_a_kernel_hears_nothing_of_a_users_settings(project, monkeypatch):
+    """Another python3 on JUPYTER_PATH, start-up files, a backend, a folder named from elsewhere."""
+    monkeypatch.chdir(project.root / "notebooks")
+    home = project.root / "home"
+    kernel = home / "kernels" / "python3" / "kernel.json"
+    startup = home / "profile_default" / "startup" / "first.py"
+    for path, text in (
+        (kernel, '{"argv": ["false"], "display_name": "theirs", "language": "python"}'),
+        (startup, "spoilt = True"),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    monkeypatch.setenv("JUPYTER_PATH", str(home))
+    monkeypatch.setenv("IPYTHONDIR", str(home))
+    monkeypatch.setenv("PYTHONSTARTUP", str(startup))
+    monkeypatch.setenv("MPLBACKEND", "module://nothing")
+    monkeypatch.setenv("MTLBOOK_DATA", "../cache of mine")
+    body = BODY.partition("Path(")[0] + TELLS
+    write_notebook(project.root / "notebooks" / "tiny.ipynb", body=body)
+    project.profile()
+    (run,) = project.expand()
+    workflow.execute_run(run, project.root)
+    told = ast.literal_eval(Result.load(run.result).parameters["arm"])
+    assert told["prefix"] == sys.prefix and not told["spoilt"]
+    assert Path(told["data"]).resolve() == project.root / "cache of mine"
+    assert told["backend"] in (None, "module://matplotlib_inline.backend_inline")
+    assert not Path(told["ipython"]).exists()  # went with the run's scratch folder
+    assert sorted(path.suffix for path in run.folder.iterdir()) == [".ipynb", ".json", ".log"]
+
+
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
@@ -539,6 +588,56 @@ def test_an_unknown_executor_is_refused_by_snakemake(project):
 
 
 @side_by_side()
+def test_neither_a_home_nor_a_folder_in_the_checkout_is_needed(project):
+    """As in a read-only checkout, called from a folder in it, by somebody without a home."""
+    project.environment = {
+        "HOME": "/proc/nobody",
+        "XDG_CACHE_HOME": "",
+        "MTLBOOK_RUNS": "../my {runs}",
+        "MTLBOOK_ROOT": "..",
+    }
+    project.profile(each={"arm": ["a"]})
+    code, out, err = project.reproduce(cwd=project.root / "notebooks")
+    assert code == 0, out + err
+    assert (project.root / "my {runs}" / "smoke" / "tiny" / "arm=a.json").exists()
+    assert (project.root / "my {runs}" / "smoke" / "verdicts.jsonl").exists()
+    folders = {path.name for path in project.root.iterdir() if path.is_dir()}
+    assert folders == {"counts", "data", "my {runs}", "notebooks"}
+
+
+@side_by_side()
+def test_the_reason_why_snakemake_did_not_begin_is_shown(project):
+    (project.root / "sitecustomize.py").write_text(
+        "import sys\nif 'snakemake' in sys.orig_argv:\n    sys.exit('the moon is too near')\n"
+    )
+    code, out, err = project.reproduce()
+    assert code == 1
+    assert "the moon is too near" in out and "Snakemake ended with code" in out
+    assert "not finished: tiny arm=a" in err
+
+
+@side_by_side()
+def test_runs_that_cannot_be_written_are_refused_with_a_way_out(project):
+    (project.root / "runs").write_text("a file")
+    code, _, err = project.reproduce()
+    assert code == 2
+    assert "expected a folder that can be written to" in err and "MTLBOOK_RUNS" in err
+
+
+def test_runs_on_two_versions_of_the_data_are_not_taken_together_without_a_word(project):
+    for arm, sha256 in (("a", "0"), ("b", "1")):
+        data = {"name": "toy", "tier": "embedded", "stand_in_for": None, "sha256": sha256}
+        result = Result("tiny", {"arm": arm}, data=data, numerics={"mrn": 1})
+        result.add(arm=arm, metric="m", value=1.0)
+        result.save(project.runs / f"arm={arm}.json")
+    (line,) = collection.mixed(project.expand())
+    assert line.startswith("mixed: the runs of tiny have several versions of data;")
+    merged = workflow.collect(project.runs.parent, allow_mixed=True)["tiny"]
+    assert currency.stale(merged, {}) == ["its runs mix versions of data"]
+    assert collection.mixed(project.expand()[:1]) == []
+
+
+@side_by_side()
 def test_two_runs_at_a_time_finish_and_a_second_call_repeats_nothing(project):
     project.profile({"seconds": 8.0}, {"arm": ["a", "b"]})
     code, out, err = project.reproduce("--cores", "2")
@@ -648,6 +747,34 @@ def test_after_a_kill_only_unfinished_runs_are_made(project, case):
     assert (project.runs / f"{first}.json").stat().st_ino == before
     assert len(project.times(f"a{done}")) == 2
     assert not list(project.runs.glob(".*"))
+
+
+@needs_proc
+@side_by_side(0, 1)
+def test_killed_at_random_moments_nothing_finished_is_lost_or_repeated(project, case):
+    """Of a driver and its workers, all or one; also while they start, merge and judge."""
+    project.profile({"seconds": 0.3}, {"repeat": [0, 1, 2, 3]})
+    moments = random.Random(case)
+    for _ in range(3):
+        before = {path: path.stat().st_ino for path in project.runs.glob("*.json")}
+        began = {path.stem: len(project.times(f"a{path.stem[-1]}")) for path in before}
+        process = project.start("--cores", "2")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=moments.uniform(3, 30))
+        alive = project.workers()
+        for target in alive if moments.random() < 0.5 else alive[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target, signal.SIGKILL)
+        process.communicate(timeout=100)
+        for path in project.runs.glob("*.json"):
+            Result.load(path)
+        assert {path: path.stat().st_ino for path in before} == before
+        assert {name: len(project.times(f"a{name[-1]}")) for name in began} == began
+    code, out, err = project.reproduce("--cores", "2")
+    assert code == 0, out + err
+    assert len(project.finished()) == 4 and not list(project.runs.glob(".*"))
+    assert (project.runs.parent / "verdicts.jsonl").exists()
+    assert project.workers() == []
 
 
 @needs_proc

@@ -21,6 +21,7 @@ mistake in the request or in a file; 3 no git history to judge by (audit --stric
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _open_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # argparse would drop the "--" and take Snakemake's options for its own.
     extra: list[str] = []
@@ -54,6 +55,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         print(f"mtlbook: {error}", file=sys.stderr)
         return 2
+
+
+def _open_streams() -> None:
+    """Closed standard streams lead nowhere; what a stream has no letter for is spelt out.
+
+    A number that is not taken would go to the next file that is opened, and what is printed into
+    that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 _EXTRAS = ("pandas", "papermill", "pydantic", "scipy", "snakemake", "tqdm", "yaml")
@@ -91,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.usage = "mtlbook reproduce [options] [-- arguments of Snakemake]"
     reproduce.epilog = (
         "Runs on two cores of this machine: --cores 2. On a cluster: -- --executor slurm --jobs 8. "
-        "A run that was interrupted begins again; finished ones are kept."
+        "A run that was interrupted begins again; finished ones are kept, in runs/ of the checkout "
+        "or in the folder that MTLBOOK_RUNS names."
     )
     _add_profile(reproduce)
     _add_cores(reproduce)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -104,7 +103,7 @@ def _make_runs(
     for run in missing:
         if run.failed.exists():
             print(f"failed: {run.name}; log: {run.log}; notebook: {run.failed}", file=sys.stderr)
-            print(textwrap.indent(_reason(run.log), "    "), file=sys.stderr)
+            print(textwrap.indent(workflow.last_lines(run.log, 5), "    "), file=sys.stderr)
         else:
             print(f"not finished: {run.name}", file=sys.stderr)
     if claim is not None:
@@ -112,12 +111,6 @@ def _make_runs(
         return 1 if missing else 0
     sound = endpage.show(root, options.profile, runs, missing, verbose=options.verbose)
     return 0 if sound and not missing else 1
-
-
-def _reason(log: Path, lines: int = 5) -> str:
-    """The end of a log, where the error stands, without the colours of a terminal."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def _verdict_on(root: Path, profile: str, runs: Sequence, claim: str) -> str:
@@ -324,7 +317,7 @@ def audit_split(options: argparse.Namespace) -> int:
         raise ValueError("--items: goes with a training and a test file")
     try:
         if len(paths) == 2 and all(path.is_file() for path in paths):
-            train, test = map(split_audit.read_list, paths)
+            train, test = split_audit.read_pair(*paths)
             items = dict(split_audit.read_list(Path(options.items))) if options.items else None
             audits = [split_audit.audit_split(train, test, items=items, task=paths[0].stem)]
         elif len(paths) == 1 and paths[0].is_dir():

@@ -212,6 +212,9 @@ def fetch(name: str, *, then: Collection[str] = ()) -> Path:
         )
     path = cache.locate(source)
     if status(name) == "cached":
+        if workplace.is_left(path.parent, name) and not is_read_only(path.parent):
+            with workplace.of(path.parent, name) as scratch:
+                _tidy_up(source, scratch, workplace.store(path.parent), then)
         return path
     if source.made_from in FETCHERS:
         fetch(source.made_from)
@@ -219,6 +222,8 @@ def fetch(name: str, *, then: Collection[str] = ()) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_read_only(path.parent):
             raise PermissionError(f"{path.parent} is read-only")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, in the place of the file")
         with workplace.of(path.parent, name) as scratch:
             _fetch(source, scratch, workplace.store(path.parent), then)
     except DataError:
@@ -240,11 +245,17 @@ def _fetch(source: Entry, scratch: Path, store: Path, then: Collection[str]) -> 
     download.into(scratch, source.downloads, store)
     try:
         cache.publish(source, FETCHERS[source.name](scratch))
-    except (DataError, *cache.UNREADABLE):
-        workplace.finished(scratch)  # they led to nothing right
-        unknown = [file for file in source.downloads if file.hash is file.holds is None]
-        download.forget(unknown, store)
+    except (DataError, *cache.UNREADABLE) as error:
+        if getattr(error, "errno", None) is None:  # not the system's: a full disk wrongs nothing
+            workplace.finished(scratch)  # they led to nothing right
+            unknown = [file for file in source.downloads if file.hash is file.holds is None]
+            download.forget(unknown, store)
         raise
+    _tidy_up(source, scratch, store, then)
+
+
+def _tidy_up(source: Entry, scratch: Path, store: Path, then: Collection[str]) -> None:
+    """Remove what led to a set that is there now, and downloads that no set to come needs."""
     workplace.finished(scratch)
     later = {file.url for name in then for file in entry(name).downloads}
     download.forget([file for file in source.downloads if file.url not in later], store)

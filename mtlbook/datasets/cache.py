@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,6 +35,8 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+ROOM = 2**20  # bytes that an npz may have besides those of its arrays
 
 _checked: dict[str, dict] = {}  # path -> stamp of the file when last found right, what it is
 
@@ -95,9 +97,15 @@ def read(
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("expected an npz file, found something else")
-        _check_claims(file, most)
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in (archive.files if names is None else names)}
+        try:
+            _check_claims(file, most)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in (names or archive.files)}
+        except UNREADABLE:
+            raise
+        except Exception as error:  # encrypted, nested too deeply, packed in other ways, ...
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"expected plain arrays, found {reason}") from error
 
 
 def _check_claims(file: BinaryIO, most: int | None) -> None:
@@ -160,10 +168,13 @@ def verified(entry: Entry, *, again: bool = False) -> Path:
         raise DataError(path, "missing", _expected(entry, path), "no such file", mend)
     stamp = _stamp(entry, path)
     for known in (_checked.get(str(path)), _notes().get(entry.file)):
-        if not again and isinstance(known, dict) and known.get("stamp") == stamp:
+        if not again and _is_note(known) and known["stamp"] == stamp:
             _checked[str(path)] = known
             return path
     _checked.pop(str(path), None)
+    if entry.unpacked and stamp[0] > entry.unpacked + ROOM:  # not even worth a hash
+        reason = f"a file of {stamp[0]} bytes, which has at most {entry.unpacked}"
+        raise DataError(path, "corrupt", _expected(entry, path), reason, mend)
     try:
         sha256 = found = file_sha256(path)
     except OSError as error:
@@ -267,11 +278,15 @@ def _stamp(entry: Entry, path: Path) -> list:
     return [status.st_size, *times, status.st_ino, _expected(entry, path)]
 
 
+def _is_note(note: Any) -> bool:
+    return isinstance(note, dict) and "stamp" in note and isinstance(note.get("sha256"), str)
+
+
 def _notes() -> dict[str, dict]:
     """What earlier processes found right: file name -> note. Lost or broken notes cost a hash."""
     try:
         notes = json.loads((cache_dir() / ".verified.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return notes if isinstance(notes, dict) else {}
 
@@ -281,9 +296,10 @@ def _note(file: str, note: dict) -> None:
     try:
         if is_read_only(cache_dir()):
             return
-        handle, scratch = tempfile.mkstemp(dir=cache_dir(), prefix=".verified-")
-        with open(handle, "w", encoding="utf-8") as notes:
-            json.dump({**_notes(), file: note}, notes)
-        os.replace(scratch, cache_dir() / ".verified.json")
+        kept = {name: of for name, of in _notes().items() if _is_note(of)}
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".verified-") as scratch:
+            notes = Path(scratch) / "notes"
+            notes.write_text(json.dumps({**kept, file: note}), encoding="utf-8")
+            os.replace(notes, cache_dir() / ".verified.json")
     except OSError:
         pass  # a full disk, or another process that tidied up: the next one hashes again

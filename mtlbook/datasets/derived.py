@@ -14,7 +14,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -27,6 +29,8 @@ import torch
 from mtlbook.datasets.cache import UNREADABLE, content_sha256, file_sha256, read
 from mtlbook.datasets.registry import DEFAULT, cache_dir, is_read_only
 
+SCRATCH = ".making-"  # how the folders begin in which entries are written
+ABANDONED = 3600.0  # seconds after which nobody writes in one any more
 _HASH = "content_sha256"  # the member of an entry that holds the hash of the others
 
 
@@ -96,7 +100,10 @@ def _keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an entry, complete or not at all; where nothing can be written, time is lost only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as scratch:
+        for left in path.parent.glob(f"{SCRATCH}*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=SCRATCH) as scratch:
             complete = Path(scratch) / path.name
             with complete.open("wb") as file:  # not compressed: reading is what it is for
                 np.savez(file, **arrays, **{_HASH: np.array(content_sha256(arrays))})

@@ -180,6 +180,7 @@ def _resume(url: str, part: Path, most: int | None) -> None:
                     if most is not None and have > most:
                         break
                     file.write(chunk)
+                    file.flush()  # what has come is there also after a kill
         except HTTPError as error:  # the server broke off; the part stays
             raise requests.ConnectionError(f"{url}: {error}") from error
     if most is not None and have > most:

@@ -1,12 +1,15 @@
 """What split lists really hold: true fraction, repeats, overlap, missing items, class balance.
 
 `audit_split` is a pure function of two lists; `audit_lists` applies it to all lists of a set and
-compares them with each other. `read_folder` and `office_caltech10` bring lists in that form.
+compares them with each other. `read_pair`, `read_folder` and `office_caltech10` bring lists in that
+form.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +21,9 @@ from mtlbook.datasets.registry import entry
 
 Item = tuple[Hashable, Hashable]  # what names a sample, and its label
 Lists = Mapping[float, tuple[Sequence[Item], Sequence[Item]]]  # percent -> train, test
-NAMED = re.compile(r"(train|test)_(\d+)\.txt")
+NAMED = re.compile(r"(train|test)_(\d+(?:\.\d+)?)\.txt")
+LINE = re.compile(r"(.*\S)\s+(-?\d+)")
+ROOTED = re.compile(r"/|[A-Za-z]:/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +180,10 @@ def audit_lists(
 
 
 def read_list(path: Path, task: str = "") -> list[Item]:
-    """The lines "path label" of a text file.
+    """The lines "path label" of a text file, each path in one spelling.
+
+    A byte-order mark, ``./``, doubled or backward slashes and Unicode's several forms of a letter
+    make no other sample.
 
     Parameters
     ----------
@@ -187,39 +195,95 @@ def read_list(path: Path, task: str = "") -> list[Item]:
     Raises
     ------
     ValueError
-        A line is not a path, a space and a whole number.
+        The file is not UTF-8 text, has no lines, or a line is not a path and one whole number.
     """
+    try:
+        text = path.read_text(encoding="utf-8").replace("\ufeff", "")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(" ")
-        if not name or not re.fullmatch(r"-?\d+", label):
+        match = LINE.fullmatch(line.strip())
+        if not match:
             raise ValueError(f'{path}:{number}: expected "path label", got {line!r}')
-        items.append((name.rpartition(f"/{task}/")[2] if task else name, int(label)))
+        name, label = match.groups()
+        if LINE.fullmatch(name):
+            raise ValueError(
+                f'{path}:{number}: expected "path label", got several numbers: {line!r}'
+            )
+        items.append((_spelt(name, task), int(label)))
+    if not items:
+        raise ValueError(f'{path}: expected lines "path label", found none')
     return items
+
+
+def _spelt(name: str, task: str) -> str:
+    name = posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
+    if not task:
+        return name
+    task = unicodedata.normalize("NFC", task)
+    _, found, inside = f"/{name}".rpartition(f"/{task}/")
+    return inside if found else name
+
+
+def read_pair(train: Path, test: Path, task: str = "") -> tuple[list[Item], list[Item]]:
+    """A training and a test list, as `read_list` reads each.
+
+    Raises
+    ------
+    ValueError
+        As `read_list`, or if one list has paths from the root and the other has not: what stands in
+        both would not be seen.
+    """
+    pair = read_list(train, task), read_list(test, task)
+    kinds = {bool(ROOTED.match(str(name))) for part in pair for name, _ in part}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{train}, {test}: expected paths that all begin at the root, or none that does; got "
+            f"both, such as {pair[0][0][0]} and {pair[1][0][0]}"
+        )
+    return pair
 
 
 def read_folder(folder: Path) -> dict[str, Lists]:
     """The lists ``<task>/train_<percent>.txt`` and ``<task>/test_<percent>.txt`` of a folder.
 
+    A task has the name of its folder, or its path where another folder has the same name.
+
     Raises
     ------
     ValueError
-        There are none, or one of a pair is missing.
+        There are none, one of a pair is missing, or two are for one percentage.
     """
-    lists: dict[str, dict[float, tuple[list[Item], list[Item]]]] = {}
-    for path in sorted(folder.rglob("train_*.txt")):
-        if not (match := NAMED.fullmatch(path.name)):
-            continue
-        other, task = path.with_name(f"test_{match[2]}.txt"), path.parent.name
-        if not other.is_file():
-            raise ValueError(f"{folder}: expected {other} beside {path.name}, found no such file")
-        pair = (read_list(path, task), read_list(other, task))
-        lists.setdefault(task, {})[int(match[2])] = pair
+    named = [path for path in sorted(folder.rglob("*.txt")) if NAMED.fullmatch(path.name)]
+    folders = sorted({path.parent for path in named})
+    often = Counter(path.name for path in folders)
+    lists: dict[str, Lists] = {}
+    for inside in folders:
+        own = inside.resolve().name
+        task = own if often[inside.name] == 1 else inside.relative_to(folder).as_posix()
+        lists[task] = _pairs(folder, [path for path in named if path.parent == inside], own)
     if not lists:
         raise ValueError(f"{folder}: expected <task>/train_<percent>.txt and test_<percent>.txt")
     return lists
+
+
+def _pairs(folder: Path, paths: Sequence[Path], task: str) -> Lists:
+    """The pairs of lists that lie in one folder, by percentage."""
+    found: dict[float, tuple[list[Item], list[Item]]] = {}
+    for percent in sorted({NAMED.fullmatch(path.name)[2] for path in paths}):
+        train, test = (paths[0].with_name(f"{part}_{percent}.txt") for part in ("train", "test"))
+        for path, other in ((train, test), (test, train)):
+            if not path.is_file():
+                raise ValueError(
+                    f"{folder}: expected {path} beside {other.name}, found no such file"
+                )
+        if float(percent) in found:
+            raise ValueError(f"{train.parent}: expected one pair of lists for {percent} %, got two")
+        found[float(percent)] = read_pair(train, test, task)
+    return found
 
 
 def office_caltech10() -> tuple[dict[str, Lists], dict[str, dict[str, int]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from mtlbook.datasets.registry import require
 
 KEPT = 7 * 24 * 3600.0  # seconds that unfinished things of other sets are kept
 SCRATCH = (".fetch-*", ".publish-*", ".verified-*")  # in the cache; without an owner under our lock
+UNNAMED = re.compile(r"tmp[a-z0-9_]{8}")  # what pooch writes before a file has its name
 PARTS = "parts"
 
 
@@ -50,6 +52,11 @@ def of(cache: Path, name: str) -> Iterator[Path]:
                 if path.name != PARTS:
                     _remove(path)
             _prune(cache / ".fetch")
+
+
+def is_left(cache: Path, name: str) -> bool:
+    """Whether somebody works at a set, or was killed when it was complete but for tidying up."""
+    return (cache / ".fetch" / name).exists()
 
 
 def finished(scratch: Path) -> None:
@@ -117,7 +124,7 @@ def _tidy(cache: Path) -> None:
             _remove(path)
     old = time.time() - KEPT
     for path in (cache / ".fetch").rglob("*"):
-        if path.is_file() and path.stat().st_mtime < old:
+        if path.is_file() and (UNNAMED.fullmatch(path.name) or path.stat().st_mtime < old):
             path.unlink(missing_ok=True)
 
 

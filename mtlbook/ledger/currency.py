@@ -1,8 +1,8 @@
 """Whether a result still says what the present code, data and choices would give.
 
 It does if it carries the numerics version that the code has (``mtlbook.numerics``: a few steps of
-every arm guard it) and if the results whose choices it took over are unchanged. Hashes of source
-files stay in the provenance for information.
+every arm guard it), if all its runs were made on one version of the data, and if the results whose
+choices it took over are unchanged. Hashes of source files stay in the provenance for information.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Any
 
 from mtlbook.ledger.results import Result
 from mtlbook.numerics import NUMERICS
+
+# Of what all runs of a result have to have one version; numerics are compared in any case.
+_ONE = ("data", "notebook")
 
 
 def stale(result: Result, known: Mapping[str, Result]) -> list[str]:
@@ -28,6 +31,8 @@ def stale(result: Result, known: Mapping[str, Result]) -> list[str]:
         now = NUMERICS.get(study)
         if version != now:
             reasons.append(f"measured under version {version} of {study}, the code's is {now}")
+    if several := [name for name in _ONE if name in result.provenance.get("mixed", ())]:
+        reasons.append(f"its runs mix versions of {', '.join(several)}")
     for name, sha256 in result.uses.items():
         if name not in known:
             reasons.append(f"the tuning {name} that it used is not there")

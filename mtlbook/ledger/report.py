@@ -95,6 +95,8 @@ def _block(
         lines.append(_align([name, *cells[1:]], widths))
         lines += more
         notes = row["why"] + (f"; stand-in: {row['stand_in']}" if row["stand_in"] else "")
+        if row.get("stale"):
+            notes += f"; not current: {', '.join(row['stale'])}"
         lines += textwrap.wrap(notes, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return "\n".join([GROUPS[kind][0].capitalize(), "", *lines])
 

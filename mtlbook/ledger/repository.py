@@ -39,8 +39,12 @@ def root() -> Path:
 
 
 def runs(repository: Path) -> Path:
-    """The folder that holds the runs of all profiles: ``runs`` of the repository."""
-    return repository / "runs"
+    """The folder that holds the runs of all profiles.
+
+    The environment variable ``MTLBOOK_RUNS`` names it; by default it is ``runs`` of the repository.
+    """
+    chosen = os.environ.get("MTLBOOK_RUNS")
+    return Path(chosen).expanduser().resolve() if chosen else repository / "runs"
 
 
 def committed(experiment: str):

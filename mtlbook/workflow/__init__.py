@@ -2,7 +2,8 @@
 
 ``notebooks/experiments.yaml`` says which notebook runs with which parameters in which profile. One
 run is one execution of a notebook; it leaves ``runs/<profile>/<experiment>/<run>.json`` (the
-result), ``.ipynb`` (the executed notebook) and ``.log``. A result appears complete or not at all,
+result), ``.ipynb`` (the executed notebook) and ``.log``, in the repository or where
+``MTLBOOK_RUNS`` says. A result appears complete or not at all,
 and last, so a result that exists belongs to a finished run: killing any process loses only
 unfinished runs.
 
@@ -10,6 +11,7 @@ The scheduling is Snakemake's (``workflow/Snakefile``); it calls ``python -m mtl
 
 - `catalogue`: the file, its parameters checked, its lists expanded;
 - `execution`: one run, and whether a finished one is still current;
+- `surroundings`: what kernels and workers inherit;
 - `supervision`: all runs of a profile; `schedule`: which begin first; `progress`: what a terminal
   shows meanwhile;
 - `collection`: finished runs, merged; `rerun`: a random run of each committed result, repeated.
@@ -27,7 +29,7 @@ from mtlbook.workflow.collection import collect, read_runs, recorded
 from mtlbook.workflow.execution import RunError, execute_run, is_current, set_stale_aside
 from mtlbook.workflow.rerun import Repetition, rerun_random, write_report
 from mtlbook.workflow.schedule import priorities
-from mtlbook.workflow.supervision import reproduce, snakemake_command
+from mtlbook.workflow.supervision import last_lines, reproduce, snakemake_command
 
 __all__ = [
     "PROFILES",
@@ -40,6 +42,7 @@ __all__ = [
     "execute_run",
     "expand",
     "is_current",
+    "last_lines",
     "load_experiments",
     "priorities",
     "read_runs",

@@ -246,7 +246,10 @@ def _notebook_parameters(experiment: str, notebook: Path) -> dict[str, dict]:
 
     if not notebook.exists():
         raise WorkflowError(f"{experiment}: no notebook {notebook}")
-    return papermill.inspect_notebook(literal(notebook))
+    try:
+        return papermill.inspect_notebook(literal(notebook))
+    except Exception as error:  # whatever papermill trips over, this is what it was given
+        raise WorkflowError(f"{experiment}: {notebook} is no notebook: {error}") from error
 
 
 def literal(path: Path) -> str:

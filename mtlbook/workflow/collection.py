@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mtlbook.ledger import repository
 from mtlbook.ledger.audit import load_results
-from mtlbook.ledger.merging import merge, record
+from mtlbook.ledger.merging import merge, mixtures, record
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.workflow.catalogue import Run, WorkflowError, expand
 from mtlbook.workflow.execution import is_current
@@ -55,6 +55,20 @@ def collect(
             f"{folder}: no finished runs of {', '.join(absent) or 'any experiment'}"
         )
     return merged
+
+
+def mixed(runs: Sequence[Run]) -> list[str]:
+    """A sentence an experiment whose finished runs were made on several versions of something."""
+    of: dict[str, list[Result]] = {}
+    for run in runs:
+        if run.result.exists():
+            of.setdefault(run.experiment, []).append(Result.load(run.result))
+    return [
+        f"mixed: the runs of {name} have several versions of {', '.join(found)}; a verdict on all "
+        "of them together does not count"
+        for name, results in of.items()
+        if (found := mixtures(results))
+    ]
 
 
 def recorded(

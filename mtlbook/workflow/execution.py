@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mtlbook.ledger import repository
@@ -15,6 +15,7 @@ from mtlbook.ledger.currency import stale
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.workflow.catalogue import Run, literal
+from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
 
 
 class RunError(RuntimeError):
@@ -39,7 +40,7 @@ def is_current(run: Run, path: Path | None = None) -> bool:
 
 def _tunings_of(run: Run) -> dict[str, Result]:
     """The results whose choices a run takes over, as they are now."""
-    with _environment(_where_results_are(run)):
+    with environment(_where_results_are(run)):
         found = {}
         for name in run.uses:
             with contextlib.suppress(FileNotFoundError):
@@ -60,7 +61,7 @@ def set_stale_aside(runs: Sequence[Run]) -> list[Run]:
             continue
         try:
             current = is_current(run)
-        except ResultError:
+        except (OSError, ResultError):
             current = False
         if not current:
             set_aside(run)
@@ -113,7 +114,7 @@ def execute_run(run: Run, root: Path) -> None:
     # In the same folder, so that os.replace never crosses file systems.
     scratch = Path(tempfile.mkdtemp(dir=run.folder, prefix=f".{run.id}.", suffix=".tmp"))
     result, executed = scratch / "result.json", scratch / "notebook.ipynb"
-    environment = {
+    told = {
         "MTLBOOK_PROGRESS": str(run.progress),
         "MTLBOOK_ROOT": str(root),
         # so that `Result.begin` hears of a parameter that a notebook forgets before it runs
@@ -124,9 +125,10 @@ def execute_run(run: Run, root: Path) -> None:
         # anew, page by page: a step is about 1.5 times as fast without (benchmarks/steps.py)
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
         "MALLOC_TRIM_THRESHOLD_": str(2**33),
+        **of_kernel(scratch),
     }
     try:
-        with run.log.open("w", encoding="utf-8", buffering=1) as log, _environment(environment):
+        with run.log.open("w", encoding="utf-8", buffering=1) as log, environment(told):
             print(f"{run.name}: {json.dumps(run.parameters)}", file=log)
             try:
                 papermill.execute_notebook(
@@ -134,6 +136,7 @@ def execute_run(run: Run, root: Path) -> None:
                     literal(executed),
                     parameters={**run.parameters, "result": str(result)},
                     kernel_name="python3",
+                    kernel_manager_class=OwnKernel,
                     cwd=str(root),
                     progress_bar=False,
                     stdout_file=log,
@@ -188,18 +191,3 @@ def _finished(run: Run, path: Path) -> Result:
         "notebook_sha256": notebook_sha256(run.notebook),
     }
     return result
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, which kernels inherit, and restore the old ones."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

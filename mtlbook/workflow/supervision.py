@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,11 @@ from filelock import FileLock, Timeout
 from mtlbook.ledger import repository
 from mtlbook.ledger.provenance import package_root
 from mtlbook.workflow.catalogue import Run, WorkflowError, expand
+from mtlbook.workflow.collection import mixed
 from mtlbook.workflow.execution import set_aside, set_stale_aside, set_waiting_aside
 from mtlbook.workflow.progress import show_progress
 from mtlbook.workflow.schedule import expected_seconds
+from mtlbook.workflow.surroundings import of_worker
 
 MARK = "MTLBOOK_DRIVER"  # in the environment of every worker: the folder that it works for
 
@@ -44,9 +47,11 @@ def snakemake_command(
     if not snakefile.exists():
         snakefile = package_root().parent / "workflow" / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
-    command += ["--directory", str(root), "--cores", str(cores), "--keep-going"]
+    # its own notes go beside the runs, too: a checkout need not be writable
+    command += ["--directory", str(repository.runs(root)), "--cores", str(cores), "--keep-going"]
     command += ["--rerun-triggers", "mtime", *([] if keep_stale else ["params"])]
-    command += ["--nolock", "--ignore-incomplete", "--quiet", "all"]
+    # "all" would keep quiet about its errors as well
+    command += ["--nolock", "--ignore-incomplete", "--quiet", "host", "progress", "reason", "rules"]
     command += ["--config", f"profile={profile}", f"keep_stale={int(keep_stale)}"]
     command += [f"only={'+'.join(only)}"] if only else []
     return [*command, *([f"where={where}"] if where else []), *extra]
@@ -95,7 +100,6 @@ def reproduce(
     runs = expand(root / repository.EXPERIMENTS, profile, only, where)
     runs = [run for run in runs if not run.skip]
     folder = repository.runs(root) / profile
-    folder.mkdir(parents=True, exist_ok=True)
     with _only_driver(folder):
         for leftover in folder.glob("*/.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -112,7 +116,7 @@ def reproduce(
         unfinished = [run for run in runs if not run.result.exists()]
         print(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished", flush=True)
         if not unfinished and _judged(runs, folder / "verdicts.jsonl"):
-            return []
+            return _told(runs, [])
         for run in unfinished:
             run.progress.unlink(missing_ok=True)
             run.failed.unlink(missing_ok=True)
@@ -125,7 +129,7 @@ def reproduce(
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "MTLBOOK_ROOT": str(root), MARK: str(folder)},
+                env={**os.environ, **of_worker(root), MARK: str(folder)},
                 # a session of its own: an interrupt reaches this process alone, which then stops
                 # the workers
                 start_new_session=True,
@@ -136,11 +140,23 @@ def reproduce(
                 stop_workers(folder)
                 process.wait()
         missing = [run for run in unfinished if not run.result.exists()]
-        if process.returncode and not any(run.failed.exists() for run in missing):
-            text = log.read_text(encoding="utf-8", errors="replace")
-            print("".join(text.splitlines(keepends=True)[-20:]))
-            print(f"Snakemake failed ({process.returncode}); its log: {log}")
-        return missing
+        if (process.returncode or missing) and not any(run.failed.exists() for run in missing):
+            print(last_lines(log, 20))
+            print(f"Snakemake ended with code {process.returncode}; its log: {log}")
+        return _told(runs, missing)
+
+
+def _told(runs: Sequence[Run], missing: list[Run]) -> list[Run]:
+    """``missing``, after a word on finished runs that do not belong together."""
+    for line in mixed(runs):
+        print(line, flush=True)
+    return missing
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The end of a log, where the error stands, without blank lines and a terminal's colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
+    return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
 
 
 def _judged(runs: Sequence[Run], verdicts: Path) -> bool:
@@ -155,10 +171,16 @@ def _only_driver(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock")
     note = folder / ".driver"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         other = note.read_text(encoding="utf-8") if note.exists() else "?"
         raise WorkflowError(f"another process ({other}) makes the runs of {folder}") from None
+    except OSError as error:
+        raise WorkflowError(
+            f"{folder}: expected a folder that can be written to ({error.strerror}); the runs go "
+            "to another one with MTLBOOK_RUNS=FOLDER"
+        ) from error
     try:
         note.write_text(str(os.getpid()), encoding="utf-8")
         stop_workers(folder)
