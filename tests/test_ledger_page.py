@@ -12,8 +12,10 @@ from made_up_ledger import build, commit, git
 from mtlbook import cli
 from mtlbook.ledger import matrices, numbers, page
 from mtlbook.ledger.chain import chains
+from mtlbook.ledger.claims import load_all
 from mtlbook.ledger.repository import root as repository
 
+CLAIMS = repository() / "data" / "claims"
 HOSTILE = [
     "<script>hacked = 1</script>",
     "</script><script>hacked = 2</script>",
@@ -86,17 +88,18 @@ def test_a_number(value, like, signed, expected):
 
 
 def row_of(**changes):
-    row = {"ours": -0.5, "low": -1.0, "high": 0.25, "p": 0.2, "printed": None, "unit": "points"}
-    return row | {"known": "printed", "two_way": None} | changes
+    row = {"ours": -0.5, "low": -1.0, "high": 0.25, "printed": None, "unit": "points"}
+    return row | {"known": "printed", "two_way": None, "rule": "a minus b, paired"} | changes
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({}, "−0.50 [−1.00, +0.25]"),
-        ({"p": None}, "−0.50 [−1.00, 0.25]"),
+        ({"rule": "the mean of a"}, "−0.50 [−1.00, 0.25]"),
         ({"printed": "-0.114"}, "−0.500 [−1.000, +0.250]"),
         ({"low": None, "high": None}, "−0.50"),
+        ({"ours": 0.5, "low": None, "high": None}, "+0.50"),
         ({"ours": None, "low": None, "high": None}, "-"),
         ({"ours": 0.01, "low": 0.004, "high": 0.02}, "+0.01 [0.00, +0.02]"),
         ({"ours": 0.01, "low": 0.005, "high": 0.02, "unit": ""}, "+0.0100 [+0.0050, +0.0200]"),
@@ -201,6 +204,15 @@ def test_the_chain_has_every_link(known):
     assert all(data["sha256"] for data in run["data"]) and run["machines"] and run["versions"]
 
 
+def test_rules_that_compare_arms_say_that_they_pair_them(known):
+    """By which a number has a sign, and a chart its zero; also of too few repeats for a test."""
+    kinds = {claim.id: claim.rule.kind for of in load_all(CLAIMS) for claim in of.claims}
+    for one in known["claims"]:
+        compares = kinds[one["claim"]] in ("difference", "order", "bound")
+        assert numbers.is_difference(one) == one["difference"] == compares
+        assert compares or one["p"] is None
+
+
 def test_values_are_those_that_the_verdict_rests_on(known):
     """A difference has one series, whose mean is the verdict's; of many, one has it."""
     for one in known["claims"]:
@@ -216,7 +228,7 @@ def test_every_command_is_one_that_the_command_line_takes(known):
     for one in known["claims"]:
         profiles = known["experiments"].get(one["experiment"], {"profiles": []})["profiles"]
         if one["command"] is None:  # an experiment that nobody has written, or none
-            assert profiles == [] and one["n"] == 0
+            assert profiles == [] and (not one["experiment"] or one["n"] == 0)
             continue
         options = parser.parse_args(one["command"].split()[1:])
         assert (options.claim, options.profile in profiles) == (one["claim"], True)
@@ -467,6 +479,8 @@ def test_no_chart_hides_a_value(known, ledger):
             const alone = claim.printed !== null && claim.series.length === 1;
             if (alone && !paper) hidden.add(`${claim.claim}: no printed number`);
             const { values } = claim.series[i];
+            const zero = svg.querySelector(".zero");
+            if (claim.difference && !zero) hidden.add(`${claim.claim}: no zero`);
             const dots = [...svg.querySelectorAll(".dot")].map((node) => number(node, "cx"));
             if (dots.length !== values.length) hidden.add(`${claim.claim}: not every value`);
             const flat = Math.max(...dots) - Math.min(...dots) < 3;

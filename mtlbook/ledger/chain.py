@@ -107,7 +107,7 @@ def _chain(row: Mapping[str, Any], claim: Claim, of: Printed, result: Result | N
         "interval_text": numbers.interval(row),
         "two_way_text": numbers.two_way(row),
         "decimals": numbers.decimals(row),
-        "difference": row["p"] is not None,
+        "difference": numbers.is_difference(row),
         "series": [
             _one(name, values, row if len(found) == 1 else None)
             for name, values in found.items()

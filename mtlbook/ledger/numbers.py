@@ -34,7 +34,7 @@ def number(value: float | None, like: str | None = None, *, signed: bool | None 
 def interval(row: Mapping[str, Any]) -> str:
     """Return ``mean [low, high]`` of a verdict, the mean alone where it has no interval.
 
-    Differences, which are tested against 0, have a sign.
+    Differences have a sign.
     """
     if row["low"] is None:
         return mean(row)
@@ -60,8 +60,13 @@ def printed(row: Mapping[str, Any]) -> str:
     return {None: "no claim", "digitised": "curve"}.get(row["known"], "text")
 
 
+def is_difference(row: Mapping[str, Any]) -> bool:
+    """Whether a verdict is on arms that were compared: their rules say how they were paired."""
+    return "paired" in row["rule"]
+
+
 def _of_row(value: float | None, row: Mapping[str, Any]) -> str:
-    signed = row["p"] is not None or (row["printed"] or "").startswith(("+", "-"))
+    signed = is_difference(row) or (row["printed"] or "").startswith(("+", "-"))
     return number(value, row["printed"] or _like(row), signed=signed)
 
 
