@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MATHEMATICS = ("tensors", "norms", "priors", "saliency", "kernels")
 WITHOUT = {  # what computes no equation, and why
     "tensors.Ragged": "a container",
+    "tensors.exact": "how many digits a computation keeps",
     "norms.tensorflow_order": "an order of axes",
     "priors.Inverted": "a view of a covariance",
     "priors.check_covariance": "a check",
