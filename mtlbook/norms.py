@@ -24,6 +24,8 @@ Kind = Literal["laf", "tucker", "tt"]
 def trace_norm(matrix: Tensor, *, method: Literal["auto", "gram", "svd"] = "auto") -> Tensor:
     r"""Trace norm :math:`\|X\|_* = \sum_i \sigma_i` (eq. 2), sub-gradient :math:`UV^T` (eq. 10).
 
+    Derived in the book: :eq:`eq-trace-norm`, :eq:`eq-sub-gradient`, :eq:`eq-subdifferential`.
+
     Parameters
     ----------
     matrix : Tensor, shape ``(..., m, n)``
@@ -67,6 +69,8 @@ def trace_norm(matrix: Tensor, *, method: Literal["auto", "gram", "svd"] = "auto
 
 def tensor_trace_norms(w: Tensor, kind: Kind, *, method: str = "auto") -> Tensor:
     r"""The component norms of a tensor trace norm, task axis last.
+
+    Derived in the book: :eq:`eq-laf`, :eq:`eq-tucker-norm`, :eq:`eq-tt-norm`.
 
     ========= ========================================================= ======== ==============
     kind      components                                                number   equation
@@ -119,6 +123,8 @@ def tensor_trace_norms(w: Tensor, kind: Kind, *, method: str = "auto") -> Tensor
 def uncoupled_norm(w: Tensor) -> Tensor:
     r"""The control without sharing: :math:`\sum_t \|w_t\|_F`, task axis last.
 
+    Derived in the book: :eq:`eq-uncoupled`.
+
     The trace norm of ``W_(N)`` equals this number when the tasks are orthogonal, and is smaller
     otherwise: it shrinks each task by the same law and couples none. (Not in the paper.)
 
@@ -139,6 +145,8 @@ def uncoupled_norm(w: Tensor) -> Tensor:
 def alignment(w: Tensor) -> Tensor:
     r"""Sharing, free of shrinkage: :math:`\|W_{(N)}\|_* / \sum_t \|w_t\|_F \in [1/\sqrt T, 1]`.
 
+    Derived in the book: :eq:`eq-alignment`.
+
     1 where the tasks are orthogonal, ``1/sqrt(T)`` where they are equal (up to sign) and of one
     length; scaling all tasks changes nothing. Zero tensors give 1. (Ours, not the paper's.)
 
@@ -153,6 +161,8 @@ def alignment(w: Tensor) -> Tensor:
 
 def singular_value_threshold(matrix: Tensor, threshold: float | Tensor) -> Tensor:
     r"""Proximal map of ``threshold * ||.||_*``: :math:`U \max(\Sigma - \tau, 0) V^T`.
+
+    Derived in the book: :eq:`eq-svt`.
 
     (Cai, Candès and Shen 2010, theorem 2.1.)
 

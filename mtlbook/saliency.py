@@ -29,6 +29,8 @@ def task_saliency(
 ) -> Tensor:
     r"""Gradient of every task's prediction in the features, for every sample of a batch.
 
+    Derived in the book: :eq:`eq-saliency-gradcam`, :eq:`eq-saliency-relu`.
+
     :math:`s_{tb} = \partial f_t(A_b) / \partial A_b`, in one pass through the heads for all tasks
     and samples, and none through what made the features.
 
@@ -93,6 +95,8 @@ def task_saliency(
 
 def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tensor:
     r"""Distances between the tasks' saliencies, summed over the batch.
+
+    Derived in the book: :eq:`eq-saliency-distances`.
 
     ============ =================================================================
     p            entry (i, j)

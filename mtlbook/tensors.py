@@ -18,6 +18,8 @@ from torch import Tensor
 def unfold(x: Tensor, mode: int) -> Tensor:
     """Mode unfolding: the axis ``mode`` to the rows, all others, in their order, to the columns.
 
+    Derived in the book: :eq:`eq-unfolding`.
+
     Parameters
     ----------
     x : Tensor, shape ``(d_1, ..., d_N)``
@@ -47,6 +49,8 @@ def unfold(x: Tensor, mode: int) -> Tensor:
 
 def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:
     """Inverse of :func:`unfold`: ``fold(unfold(x, i), i, x.shape) == x``.
+
+    Derived in the book: :eq:`eq-unfolding`.
 
     Parameters
     ----------
@@ -80,6 +84,8 @@ def exact(x: Tensor) -> AbstractContextManager:
 
 def mode_product(x: Tensor, matrix: Tensor, mode: int) -> Tensor:
     r"""Mode product :math:`x \times_{mode} M`: every mode-``mode`` fibre of ``x`` times ``M``.
+
+    Derived in the book: :eq:`eq-mode-product`, :eq:`eq-mode-product-unfolded`.
 
     Parameters
     ----------

@@ -11,6 +11,8 @@ from torch import Tensor
 def chance_density(cosine: Tensor | float, dimension: int) -> Tensor:
     r"""Density of the cosine of two random kernels of k entries.
 
+    Derived in the book: :eq:`kernel-density`.
+
     .. math:: f_k(s) = \frac{(1 - s^2)^{(k - 3) / 2}}{B(\frac12, \frac{k - 1}{2})}
 
     Parameters
@@ -37,6 +39,8 @@ def chance_density(cosine: Tensor | float, dimension: int) -> Tensor:
 
 def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
     r"""Probability that the cosine of two random kernels of k entries exceeds a value.
+
+    Derived in the book: :eq:`kernel-tail`.
 
     .. math:: \Pr(s > r) = \tfrac12 I_{1 - r^2}\bigl(\tfrac{k - 1}{2}, \tfrac12\bigr), \quad r \ge 0
 
@@ -74,6 +78,8 @@ def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
 
 def chance_threshold(dimension: int, tail: float) -> float:
     """The cosine that two random kernels of k entries exceed with probability ``tail``.
+
+    Derived in the book: :eq:`kernel-threshold`.
 
     Parameters
     ----------

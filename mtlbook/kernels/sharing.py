@@ -21,6 +21,8 @@ BLOCK = 4096  # kernels whose rows are computed at a time; more than that are ma
 def cosine_similarity(kernels: Tensor) -> Tensor:
     r"""Cosines of all pairs, :math:`s_{pq} = \langle K_p, K_q \rangle / \|K_p\| \|K_q\|`.
 
+    Derived in the book: :eq:`kernel-measures`.
+
     Parameters
     ----------
     kernels : Tensor, shape ``(P, ...)``
@@ -50,6 +52,8 @@ def _unit(rows: Tensor) -> Tensor:
 def pearson_similarity(kernels: Tensor) -> Tensor:
     r"""Correlations of all pairs: :func:`cosine_similarity` of the kernels less their means.
 
+    Derived in the book: :eq:`kernel-measures`.
+
     Parameters
     ----------
     kernels : Tensor, shape ``(P, ...)``
@@ -68,6 +72,8 @@ def pearson_similarity(kernels: Tensor) -> Tensor:
 
 def gaussian_similarity(kernels: Tensor, sigma: float | None = None) -> Tensor:
     r"""Closeness of all pairs, :math:`s_{pq} = \exp(-\|K_p - K_q\|^2 / \sigma)`.
+
+    Derived in the book: :eq:`kernel-measures`.
 
     Parameters
     ----------
@@ -115,6 +121,8 @@ def pair_weights(
     order: Tensor | None = None,
 ) -> Tensor:
     r"""The weights W with which kernels are mixed: rows of a stochastic matrix.
+
+    Derived in the book: :eq:`mtal-pairs`, :eq:`mtal-matrix`.
 
     With :math:`P_\rho = \{(p, q) : p \ne q,\ s_{pq} > \rho\}`
 
@@ -227,6 +235,8 @@ def aggregate(
 ) -> Tensor:
     r"""Every kernel replaced by the weighted mean of itself and of all that are similar to it.
 
+    Derived in the book: :eq:`mtal-aggregate`.
+
     .. math:: K'_p = \frac{K_p + \sum_{q \ne p,\ s_{pq} > \rho} s_{pq} K_q}
                           {1 + \sum_{q \ne p,\ s_{pq} > \rho} s_{pq}}
 
@@ -280,7 +290,10 @@ def aggregate(
 
 
 def mix(weights: Tensor, kernels: Tensor) -> Tensor:
-    """``W K`` for kernels of any shape: (P, P) and (P, ...) to (P, ...), one product."""
+    """``W K`` for kernels of any shape: (P, P) and (P, ...) to (P, ...), one product.
+
+    Derived in the book: :eq:`mtal-matrix`.
+    """
     # K^T W^T, not W K: with few rows the product is four times as fast as with few columns, and
     # its gradient ten times, if the rows lie one after the other in memory.
     return (kernels.flatten(1).mT.contiguous() @ weights.mT).mT.reshape(kernels.shape)
@@ -288,6 +301,8 @@ def mix(weights: Tensor, kernels: Tensor) -> Tensor:
 
 def random_order(tasks: Tensor | Sequence[int], *, generator: torch.Generator) -> Tensor:
     """A random permutation of the kernels of each task among themselves, shape ``(P,)``.
+
+    Derived in the book: :eq:`mtal-random`.
 
     Weights in this order join as many pairs within each task and between any two tasks, with the
     same weights, but pairs at random: the control for "similar kernels should be shared".

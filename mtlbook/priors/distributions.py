@@ -16,6 +16,8 @@ from mtlbook.priors.operators import _along, check_symmetric
 class TensorNormal(Distribution):
     r"""Tensor normal distribution :math:`\mathrm{TN}(M, S_1, \dots, S_K)` (eq. 1-3).
 
+    Derived in the book: :eq:`tensor-normal-construction`, :eq:`tensor-normal-density`.
+
     .. math:: p(X) = (2 \pi)^{-d/2} \prod_k |S_k|^{-d / (2 d_k)}
               \exp \bigl( -\tfrac12 \| (X - M) \times_1 L_1^{-1} \dots \times_K L_K^{-1} \|^2
               \bigr), \qquad S_k = L_k L_k^\top
@@ -169,6 +171,8 @@ class TensorNormal(Distribution):
 
 class MatrixNormal(TensorNormal):
     r"""Matrix normal distribution :math:`\mathrm{MN}(M, F, \Omega)`, the tensor normal with K = 2.
+
+    Derived in the book: :eq:`matrix-normal-construction`, :eq:`matrix-normal-density`.
 
     .. math:: p(X) = (2 \pi)^{-mn/2} |F|^{-n/2} |\Omega|^{-m/2}
               \exp \bigl( -\tfrac12 \operatorname{tr}(F^{-1} (X - M) \Omega^{-1} (X - M)^\top)

@@ -39,6 +39,8 @@ def mode_covariance(
 ) -> Tensor | LowRankPlusDiagonal:
     r"""One flip-flop update: the covariance of a mode, given those of the others (eq. 5, 11, 12).
 
+    Derived in the book: :eq:`tensor-normal-flip-flop`.
+
     .. math:: S_k = \frac{d_k}{n d} \sum_{i=1}^n W^i_{(k)}
               \Bigl( \bigotimes_{j \ne k} S_j \Bigr)^{-1} W_{(k)}^{i\top} + \varepsilon I
 
@@ -86,6 +88,8 @@ def flip_flop(
     structure: Structure = "dense",
 ) -> list[Covariance]:
     r"""Flip-flop maximum likelihood of the K covariances of a tensor normal of mean zero (eq. 11).
+
+    Derived in the book: :eq:`tensor-normal-flip-flop`, :eq:`tensor-normal-scale-map`.
 
     Parameters
     ----------
@@ -180,6 +184,8 @@ def normalise_trace(covariance: Tensor | LowRankPlusDiagonal) -> Tensor | LowRan
 @torch.no_grad()
 def sqrt_relation(w: Tensor) -> Tensor:
     r"""The task covariance of the trace-one convex form, :math:`(W^\top W)^{1/2}` over its trace.
+
+    Derived in the book: :eq:`matrix-normal-trace-one`.
 
     It minimises :math:`\operatorname{tr}(W \Omega^{-1} W^\top)` over
     :math:`\Omega \succeq 0, \operatorname{tr} \Omega = 1` (Zhang and Yeung 2010).

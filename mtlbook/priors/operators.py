@@ -15,6 +15,7 @@ from mtlbook.tensors import exact, mode_product
 @dataclass(frozen=True, eq=False)
 class LowRankPlusDiagonal:
     r"""A covariance :math:`S = U \operatorname{diag}(s) U^\top + \varepsilon I`, never written out.
+    Derived in the book: :eq:`tensor-normal-low-rank`, :eq:`tensor-normal-woodbury`.
 
     Parameters
     ----------
@@ -162,6 +163,7 @@ class Inverted(LowRankPlusDiagonal):
 
 def apply_precisions(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
     r"""The prior's gradient :math:`W \times_1 S_1^{-1} \dots \times_K S_K^{-1}` (eq. 10).
+    Derived in the book: :eq:`tensor-normal-penalty`.
 
     Parameters
     ----------
@@ -187,6 +189,7 @@ def quadratic_form(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
     r"""The Mahalanobis term of the prior (eq. 9),
     :math:`Q = \operatorname{vec}(W)^\top (S_1 \otimes \dots \otimes S_K)^{-1}
     \operatorname{vec}(W)`.
+    Derived in the book: :eq:`tensor-normal-penalty`.
 
     Parameters
     ----------
@@ -211,6 +214,7 @@ def quadratic_form(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
 
 def log_determinant_term(shape: Sequence[int], covariances: Sequence[Covariance]) -> Tensor:
     r"""The prior's normaliser :math:`\sum_k (D / D_k) \ln |S_k|`, with :math:`D = \prod_k D_k`.
+    Derived in the book: :eq:`tensor-normal-penalty`.
 
     Eq. 9 prints it with a minus, which the density (eq. 2) contradicts: half of it is *added* to
     half of :func:`quadratic_form`.
