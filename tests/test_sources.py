@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A sentence that stood in the book without support, as a pattern, and why it must not come back.
 UNSUPPORTED = {
     "of DRN a figure is known, too": r"of DRN and MTAL we know the abstracts",
-    "an arm without a number has no such budget": r"same budget",
+    "not every arm has a number": r"same budget (of tuning|for all)|gets the same budget",
     "no source names them": r"domains and digits that the papers use",
     "SRDML's body was never seen": r"papers whose tables we could read",
     "so little is known of DRN, MTAL and SRDML": r"(as|what) the paper compares",
