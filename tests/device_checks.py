@@ -5,12 +5,17 @@ fails there: a step that passes never makes the host wait for the device. Fake C
 their device, so a tensor that is made on the CPU by mistake fails where it meets them.
 """
 
+import pytest
 import torch
+from packaging.version import Version
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mtlbook.tasks import TaskSet
 from mtlbook.tensors import Ragged
 from mtlbook.training import Batches, TaskLoss, sgd, step
+
+#: Torch 2.6, the lower bound, fails what 2.14, the locked version, does; none between was tried.
+OLD = Version(torch.__version__) < Version("2.14")
 
 
 def check_step_on_meta(method, tasks: TaskSet, batch_size: int | None = 4) -> None:
@@ -29,6 +34,8 @@ def check_step_on_meta(method, tasks: TaskSet, batch_size: int | None = 4) -> No
 
 def check_forward_on_fake_cuda(method, tasks: TaskSet, batch_size: int = 4) -> None:
     """Forward, losses, penalty, update and relation; backward needs a driver even when fake."""
+    if OLD and not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} asks for a driver even when the device is fake")
     loss, fake = TaskLoss(tasks), FakeTensorMode()
     with fake:
 

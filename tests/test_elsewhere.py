@@ -14,6 +14,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from mtlbook.ledger.results import Result
+
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = sorted(
     path
@@ -167,6 +169,46 @@ def test_a_terminal_that_lacks_letters_stops_no_command(arguments):
     assert done.stdout.isascii() and done.returncode != 2
     if "json" in arguments:
         assert any("±" in str(row) for row in yaml.safe_load(done.stdout.decode()))
+
+
+# ---------------------------------------------------------------- data that was made again
+
+
+def test_readme_says_how_far_numbers_on_features_made_again_are(script):
+    rows = json.loads((ROOT / "data/rederived.json").read_text(encoding="utf-8"))
+    first, again = sorted(rows, key=lambda row: row["distance"])
+    kinds = [of for kinds in first["percent"].values() for of in kinds.values()]
+    assert first["distance"] == 0 and all(of["equal"] == of["numbers"] for of in kinds)
+    accuracies = [of["accuracy_percent"] for of in again["percent"].values()]
+    largest = max(accuracies, key=lambda of: of["largest"])
+    relation = max(
+        (of["correlation"] for of in again["percent"].values()), key=lambda r: r["largest"]
+    )
+    numbers, equal = (sum(of[name] for of in accuracies) for name in ("numbers", "equal"))
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for said in (
+        f"fingerprints are at most {again['distance']:.1e} from",
+        f"Of {numbers} accuracies {equal} are the committed ones",
+        f"largest difference is {largest['largest']:.2f} points (`{largest['arm']}` at 5 %)",
+        f"{script('rederived').TOLERANCE} is the tolerance",
+        f"at 20 % a correlation moved by {relation['largest']:.2f}",
+        f"all {sum(of['numbers'] for of in kinds)} numbers at 5 % are the committed ones",
+    ):
+        assert said in readme, said
+    assert relation is again["percent"]["20"]["correlation"] and largest is accuracies[0]
+    assert largest["largest"] <= script("rederived").TOLERANCE
+
+
+def test_differences_are_counted_by_kind(script):
+    rederived = script("rederived")
+    committed, fresh = (Result("mrn-linear", {}, data={}) for _ in range(2))
+    for result, moved in ((committed, 0.0), (fresh, 0.25)):
+        result.add(arm="mrn", metric="accuracy_percent/5", value=90.0 + moved, repeat=0)
+        result.add(arm="stl", metric="accuracy_percent/5", value=80.0, repeat=0)
+        result.add(arm="stl", metric="steps", value=moved, repeat=0)
+    found = rederived.differences(committed, fresh)
+    expected = {"numbers": 2, "equal": 1, "largest": 0.25, "arm": "mrn"}
+    assert found == {"accuracy_percent": expected}
 
 
 # ---------------------------------------------------------------- a wheel, outside a checkout

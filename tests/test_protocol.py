@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 import torch
-from device_checks import check_forward_on_fake_cuda, check_step_on_meta
+from device_checks import OLD, check_forward_on_fake_cuda, check_step_on_meta
 from gradient_checks import check_gradient
 from torch import nn
 
@@ -371,6 +371,7 @@ def test_random_pairs_are_pairs_of_whole_kernels_with_the_same_weights():
         assert counts[0] == counts[1]
 
 
+@pytest.mark.skipif(OLD, reason="torch 2.6 breaks the graph at what 2.14 captures")
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_step_is_captured_as_one_graph(name):
     """``fullgraph=True`` refuses any break; the eager backend is the fast one to test with."""
