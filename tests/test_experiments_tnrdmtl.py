@@ -388,7 +388,8 @@ def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks):
         replace(FIGURE1, protocol=short.protocol), tasks, (*PAPER_ARMS, *AVERAGED_ARMS)
     )
     demo = compared(DEMO.at(steps=2), None, DEMO.arms)
-    records = {"omniglot": table, "glyphs": table, "figure1": figure, "demo": demo}
+    fair = compared(FAIR.at(steps=2), tasks, FAIR.arms, {a: g[0] for a, g in FAIR.grids().items()})
+    records = {"omniglot": table, "glyphs": table, "figure1": figure, "demo": demo, "fair": fair}
     checked = 0
     for claim in claims:
         rule, source = claim["rule"], claim["experiments"][0].removeprefix("tnrdmtl-")
