@@ -353,7 +353,7 @@ def test_what_goes_on_from_stl_starts_at_it_and_differs_by_the_norm_alone(tasks)
     assert not torch.allclose(weights["uncoupled-again"], weights["stl-again"])
 
 
-def test_a_fifth_of_the_alphabets(tasks):
+def test_some_of_the_alphabets(tasks):
     assert tnrdmtl_fair.some(tasks, 2).names == ["alphabet 0", "alphabet 2"]
 
 
