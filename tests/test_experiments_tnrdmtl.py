@@ -335,11 +335,10 @@ def test_a_norm_and_its_control_are_one_method_of_two_kinds(parts):
 
 
 def test_what_goes_on_from_stl_starts_at_it_and_differs_by_the_norm_alone(tasks):
-    parts = FAIR.split(tasks, 0, FAIR.protocol)
-    values, starts = STEP | {"laf-tuned": 0.0, "uncoupled-tuned": 0.1}, {}
+    parts, starts = FAIR.split(tasks, 0, FAIR.protocol), {}
     outcomes = {
-        arm: FAIR.train(arm, parts, 0, values=values, starts=starts, device="cpu")
-        for arm in tnrdmtl_fair.AGAIN
+        arm: FAIR.at(gamma=gamma).train(arm, parts, 0, values=STEP, starts=starts, device="cpu")
+        for arm, gamma in zip(tnrdmtl_fair.AGAIN, (0.01, 0.0, 0.1), strict=True)
     }
     for outcome in outcomes.values():
         start = outcome.untrained().network.task_layers["conv1"].weight
