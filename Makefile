@@ -1,4 +1,4 @@
-# Two commands matter: `make reproduce` (measure, build the book, print the verdicts), `make test`.
+# Two commands matter: `make reproduce` (measure, build the book, show the verdicts), `make test`.
 
 PROFILE ?= laptop
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
@@ -42,7 +42,7 @@ $(READY): requirements.lock pyproject.toml
 data: $(READY)  ## every data set with a public source, downloaded, made and checked
 	mtlbook data fetch --all
 
-reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
+reproduce: $(READY)  ## run the experiments, build the book, show the verdicts
 	@test "$(DATA)" != fetch || mtlbook data fetch --all \
 		|| echo "experiments on the sets that could not be fetched are skipped"
 	@mkdir -p _build; python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
@@ -50,9 +50,8 @@ reproduce: $(READY)  ## run the experiments, build the book, print the verdicts
 	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \
 		mtlbook reproduce --profile $(PROFILE) --cores $(CORES); runs=$$?; \
 	wait $$book || { cat _build/book.log; exit 1; }; \
-	tail -n 1 _build/book.log; exit $$runs
-	@$(STEP) "verdicts on the committed results" mtlbook audit --format table
-	@echo "Open _build/html/index.html in a browser; your own runs are in runs/$(PROFILE)."
+	tail -n 1 _build/book.log; \
+	echo "Open _build/html/index.html (the book) and runs/$(PROFILE)/summary.html in a browser."; exit $$runs
 
 rerun: $(READY)  ## a random run of every committed result, measured again and compared
 	@$(STEP) "random runs of week $(WEEK)" mtlbook rerun --random --seed $(WEEK)

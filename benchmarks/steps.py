@@ -158,7 +158,7 @@ def memory(arguments: argparse.Namespace) -> None:
         print(f"\nfresh process, {title}: {' '.join(f'{k}={v}' for k, v in extra.items())}")
         print(
             subprocess.run(
-                command, env=clean | extra, check=True, capture_output=True, text=True
+                command, env=clean | extra, check=True, capture_output=True, encoding="utf-8"
             ).stdout,
             end="",
         )

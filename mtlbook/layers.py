@@ -67,6 +67,16 @@ class TaskLayer(nn.Module):
         """The paper's tensor: a view of the weights with the task axis last."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def set_weight(self, weight: Tensor) -> None:
+        """Write the weights, ``(T, ...)`` as they are stored."""
+        self.weight.copy_(weight)
+
+    @torch.no_grad()
+    def set_stack(self, stack: Tensor) -> None:
+        """Write the weights as :meth:`stack` shows them."""
+        self.stack().copy_(stack)
+
     def forward(self, x: Tensor) -> Tensor:
         tasks = x.shape[0]
         if self.tasks == tasks:
@@ -229,6 +239,16 @@ class TaskNetwork(nn.Module):
         """
         layers = self.task_layers.items()
         return tuple(n for n, m in layers if m is not self.head and m.tasks > 1)
+
+    @property
+    def separate(self) -> tuple[str, ...]:
+        """Names of all layers with a copy for each task, the head among them."""
+        return (*self.shareable, *([self.head_name] if self.head.tasks > 1 else []))
+
+    def learn_only(self, names: Sequence[str]) -> None:
+        """Fix all layers but these."""
+        for name, layer in self.task_layers.items():
+            layer.requires_grad_(name in names)
 
     def features(self, inputs: Sequence[Tensor]) -> Ragged:
         """The trunk's output, ``(T, B, features)``."""

@@ -10,6 +10,7 @@ NUMERICS: dict[str, int] = {
     "domains": 1,
     "mrn": 1,
     "mrn_linear": 1,
+    "mrn_images": 1,
     "srdml": 2,  # 2: maps scaled by the training images; PCGrad's orders by the repeat
     "srdml_linear": 1,
     "mtal": 1,

@@ -202,6 +202,83 @@ def forest(
     return ax
 
 
+def scales(reaches: Mapping[str, float], *, ratio: float = 5.0) -> list[list[str]]:
+    """Group rows that one axis can show: none reaches less than one fifth as far as another.
+
+    Parameters
+    ----------
+    reaches : mapping of label to float
+        How far from zero a row goes.
+    ratio : float
+        Between the farthest and the nearest row of a group.
+
+    Returns
+    -------
+    list of list of str
+        Each label once, in the given order within a group; groups in the order of their first row.
+    """
+    groups: list[list[str]] = []
+    farthest = 0.0
+    for label in sorted(reaches, key=reaches.__getitem__, reverse=True):
+        if not groups or reaches[label] * ratio < farthest:
+            groups.append([])
+            farthest = reaches[label]
+        groups[-1].append(label)
+    order = {label: place for place, label in enumerate(reaches)}
+    groups = [sorted(group, key=order.__getitem__) for group in groups]
+    return sorted(groups, key=lambda group: order[group[0]])
+
+
+def panels(
+    reaches: Mapping[str, float], *, row: float = 0.5, width: float = 6.0
+) -> dict[Axes, list[str]]:
+    """Start a figure with one axis below the other, each for rows of a like size (`scales`).
+
+    Parameters
+    ----------
+    reaches : mapping of label to float
+        How far from zero a row goes.
+    row : float
+        Its height in inches.
+    width : float
+
+    Returns
+    -------
+    dict of Axes to list of str
+        The rows of each axis.
+    """
+    groups = scales(reaches)
+    heights = [row * len(group) + 0.7 for group in groups]
+    _, axes = plt.subplots(
+        len(groups), figsize=(width, sum(heights) + 0.1), squeeze=False, height_ratios=heights
+    )
+    return dict(zip(axes[:, 0], groups, strict=True))
+
+
+def forests(
+    intervals: Mapping[str, Interval],
+    *,
+    values: Mapping[str, Sequence[float]] | None = None,
+    unit: str = "",
+    row: float = 0.5,
+    **options,
+) -> dict[Axes, list[str]]:
+    """A `forest` for each size of effect, so that no axis hides the small ones beside the large.
+
+    Parameters are those of `forest`; ``row`` is the height of a row in inches.
+    """
+    if not intervals:
+        raise ValueError("intervals: expected at least one, got none")
+    reaches = {label: max(abs(i.low), abs(i.high)) for label, i in intervals.items()}
+    found = panels(reaches, row=row)
+    for ax, labels in found.items():
+        of = {label: intervals[label] for label in labels}
+        dots = {label: values[label] for label in labels if values and label in values}
+        forest(of, values=dots, ax=ax, **options)
+    ax.set_xlabel(unit if len(found) == 1 else f"{unit} (mind the {len(found)} scales)".strip())
+    return found
+
+
 def curve(
     steps: Sequence[int],
     values: ArrayLike,

@@ -20,5 +20,5 @@ class Progress:
         if self.path and (now - self.last > 1 or done == self.steps):
             self.last = now
             part = Path(f"{self.path}.part")
-            part.write_text(json.dumps({"step": done, "steps": self.steps}))
+            part.write_text(json.dumps({"step": done, "steps": self.steps}), encoding="utf-8")
             part.replace(self.path)

@@ -7,6 +7,7 @@ the papers write :math:`W_{(i+1)}`, with the remaining axes in their order, row-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from math import prod
 
@@ -63,6 +64,18 @@ def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:
             f"tensor of shape {shape}, got {tuple(matrix.shape)}"
         )
     return matrix.reshape(moved).movedim(0, mode)
+
+
+def exact(x: Tensor) -> AbstractContextManager:
+    """A context in which autocast leaves products on the device of ``x`` in the dtype they have.
+
+    What a network computes may be rounded to bfloat16; a prior, a factorisation or a saliency is a
+    small difference of large numbers, which would be gone.
+    """
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def mode_product(x: Tensor, matrix: Tensor, mode: int) -> Tensor:

@@ -5,10 +5,10 @@ executed cells does not see a change of the package that the cells import. So th
 
 1. empties that cache when the package, the data or the configuration have changed,
 2. executes the pages that are not in it, several at a time (``--at-once``, default: the cores),
-3. builds from it with every warning an error,
-4. checks that all pages of the table of contents are there, that none shows a traceback, and that
+3. builds from it with every warning an error, and writes the ledger page beside the others,
+4. checks that all pages of the table of contents are there, that none shows a traceback, that
    none loads a script, a style sheet, a font or a picture from another host, or one that is not
-   there: the book reads offline.
+   there (the book reads offline), and that links to the ledger lead to a claim.
 
 ``--clean`` builds from nothing; ``--check`` only checks the pages that are there.
 """
@@ -32,10 +32,14 @@ from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
 from myst_nb.core.read import is_myst_markdown_notebook, myst_nb_reader_plugin
 
 from mtlbook.documents import read_yaml
+from mtlbook.ledger.chain import chains
+from mtlbook.ledger.files import write_atomically
+from mtlbook.ledger.page import page as ledger_page
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
+LEDGER = "ledger.html"
 MATHJAX = "_static/mathjax/tex-chtml.js"  # from the package sphinx-mathjax-offline
 # what the cells of the book read besides their own page, which the cache does look at
 INPUTS = ("mtlbook", "data", "notebooks", "_config.yml", "requirements.lock")
@@ -109,23 +113,37 @@ def local_loads(text: str) -> list[str]:
     return [unquote(path) for path in paths if path and not re.match(r"(\w+:|//)", path)]
 
 
+def lost_claims(text: str, ledger: str | None) -> list[str]:
+    """The links of a page to the ledger that lead nowhere; ``ledger`` is its text, None if lost."""
+    found = []
+    for address in sorted(set(re.findall(rf'href="[./]*({LEDGER}[^"]*)"', text))):
+        claim = address.partition("#")[2]
+        if ledger is None or ("=" not in claim and claim and f'id="{claim}"' not in ledger):
+            found.append(address)
+    return found
+
+
 def problems(html: Path, toc: Path) -> list[str]:
     """What is wrong with the built book; an empty list when nothing is."""
     found = []
+    path = html / LEDGER
+    ledger = path.read_text(encoding="utf-8") if path.is_file() else None
     for page in pages(toc):
         file = html / f"{page}.html"
         if not file.is_file():
             found.append(f"{page}: not built")
             continue
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         if "<h1" not in text:
             found.append(f"{page}: has no title")
         if "Traceback (most recent call last)" in text:
             found.append(f"{page}: shows a traceback")
+        for address in lost_claims(text, ledger):
+            found.append(f"{page}: leads to {address}, which is not there")
         if re.search(r'class="[^"]*\bmath\b', text) and MATHJAX not in text:
             found.append(f"{page}: has formulas but does not load the book's own MathJax")
     for file in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
-        text = file.read_text(errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
         for address in external_loads(text):
             found.append(f"{file.relative_to(html)}: loads {address}")
         if "_static" in file.parts:  # the theme's templates, and its style sheets
@@ -133,7 +151,8 @@ def problems(html: Path, toc: Path) -> list[str]:
         for address in local_loads(text):
             if not (file.parent / address).exists():
                 found.append(f"{file.relative_to(html)}: loads {address}, which is not there")
-    found += [f"failed cell: {log.read_text()[-800:]}" for log in html.glob("reports/**/*.log")]
+    for log in html.glob("reports/**/*.log"):
+        found.append(f"failed cell: {log.read_text(encoding='utf-8')[-800:]}")
     return found
 
 
@@ -183,11 +202,17 @@ def build(clean: bool, *, at_once: int) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # pages side by side, one thread each
     stamp = BUILD / "inputs.sha256"
     digest = inputs_sha256()
-    stale = not stamp.is_file() or stamp.read_text() != digest
+    stale = not stamp.is_file() or stamp.read_text(encoding="utf-8") != digest
     if clean:
         shutil.rmtree(BUILD, ignore_errors=True)
     elif stale:
         shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+    # What a page shows must not depend on which data the builder happens to have: it finds none
+    # but those that come with the packages. What needs other data is a committed result.
+    cache = BUILD / "data"
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir(parents=True)
+    os.environ["MTLBOOK_DATA"] = str(cache)
     sources = [ROOT / "book" / f"{page}.md" for page in pages(ROOT / "book/_toc.yml")]
     failures = execute(sources, BUILD / ".jupyter_cache", at_once=at_once)
     for failure in failures:
@@ -213,7 +238,8 @@ def build(clean: bool, *, at_once: int) -> int:
     command += ["-q"] + (["--all"] if stale else [])
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code == 0:
-        stamp.write_text(digest)
+        write_atomically(HTML / LEDGER, ledger_page(chains(ROOT), book="audit.html"))
+        stamp.write_text(digest, encoding="utf-8")
     return code
 
 

@@ -24,7 +24,10 @@ SETTINGS = {
 def uv_environment() -> dict[str, str]:
     """The environment of this process, plus pip's indexes under uv's names."""
     listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pip", "config", "list"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     ).stdout
     # pip takes the first index that has the version; uv does so only when told
     environment = {"UV_INDEX_STRATEGY": "unsafe-best-match"}

@@ -1,6 +1,7 @@
 """What all tests share: where the repository is, and random numbers that do not change."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,13 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        marker = item.get_closest_marker("posix")
+        if marker is not None and sys.platform == "win32":
+            item.add_marker(pytest.mark.skip(reason=f"not on Windows: {marker.args[0]}"))
 
 
 @pytest.fixture(scope="session")

@@ -355,6 +355,38 @@ def mrn_linear() -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def narrow_backbone(features: int = 7) -> Iterator[None]:
+    """In place of torchvision's network: dense layers of a few units, made of waves."""
+    from unittest import mock
+
+    from mtlbook.experiments import mrn_images
+
+    dense = [torch.nn.Linear(features, 6), torch.nn.Linear(6, 5)]
+    with torch.no_grad():
+        for i, layer in enumerate(dense):
+            layer.weight.copy_(waves(*layer.weight.shape, phase=i))
+            layer.bias.copy_(waves(*layer.bias.shape, phase=i + 0.5))
+    with mock.patch.object(mrn_images, "backbone", lambda *_: (torch.nn.Identity(), dense)):
+        yield
+
+
+def mrn_images() -> dict[str, Any]:
+    from mtlbook.experiments import mrn_images as of
+
+    tasks = domains((7,), each=16)
+    table = of.table(20, steps=4, batch_size=5, update_every=2)
+    parts = table.split(tasks, 0, table.protocol)
+    found: dict[str, Any] = {"split": of_split(parts)}
+    found["configurations"] = {arm: list(table.arms[arm].configurations) for arm in of.ARMS}
+    with narrow_backbone():
+        found |= trained(table, parts, dict.fromkeys(of.ARMS, 3))
+        found["table"] = compared(table, tasks, arms=of.ARMS, values=dict.fromkeys(of.ARMS, 1))
+        once = replace(table, tuning_splits=(1000,))
+        found["tuning"] = tuned(once, tasks, ("pooled", "mrn-t", "dmtl-tf"))
+    return found
+
+
 def srdml() -> dict[str, Any]:
     from mtlbook.experiments import srdml as of
 
@@ -386,6 +418,16 @@ def srdml() -> dict[str, Any]:
     arms = ("stl", "lasso", "hard-sharing")
     on_maps = table.at(trunk="efficientnet")
     found["maps"] = compared(on_maps, one_vs_all((6, 4, 4)), arms=arms, values=values)
+    from mtlbook.experiments import srdml_fair as fair
+
+    same = {k: getattr(table.protocol, k) for k in vars(table.protocol)}
+    study = fair.STUDY.at(**same)
+    tasks = fair.numbered(tasks)
+    parts = study.split(tasks, 0, study.protocol)
+    found["fair split"] = of_split(parts)
+    trials = {arm: 3 if row.configurations else None for arm, row in study.arms.items()}
+    found["fair"] = trained(study, parts, trials, starts=starts)
+    found["fair configurations"] = {a: list(study.arms[a].configurations) for a in fair.ARMS}
     return found
 
 
@@ -432,6 +474,11 @@ def mtal() -> dict[str, Any]:
         searched = Result("golden", {})
         mtal_search.search(searched, tasks, study=table.at(steps=1), samples=4, device="cpu")
         found["search"] = of_result(searched) | {"best": mtal_search.best_of(searched)}
+        from mtlbook.experiments import mtal_fair as fair
+
+        study = fair.STUDY.at(**vars(table.protocol))
+        found["fair"] = trained(study, parts, dict.fromkeys(fair.ARMS, 3))
+        found["fair configurations"] = {a: list(fair.ARMS[a].configurations) for a in fair.ARMS}
     finally:
         of.assemble = assemble
         of.pretrained.cache_clear()
@@ -688,6 +735,7 @@ STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "domains": domains_study,
     "mrn": mrn,
     "mrn_linear": mrn_linear,
+    "mrn_images": mrn_images,
     "srdml": srdml,
     "srdml_linear": srdml_linear,
     "mtal": mtal,

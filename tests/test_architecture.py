@@ -31,6 +31,7 @@ FLOORS = [
     "arms",
     "study",
     "experiments",
+    "comparison",
     "plots",
     "workflow",
     "cli",

@@ -44,6 +44,42 @@ def test_executable_chapters_name_their_kernel(path):
     assert kernel["display_name"]
 
 
+def unescaped(line: str) -> list[str]:
+    """Texts of claims and data sets that a line of a cell hands on as they are."""
+    texts = r"\w+\[['\"](?:statement|why|unit|where|revised|stand_in)['\"]\]|\w+\.names\b"
+    found = []
+    for match in re.finditer(texts, line):
+        before, after = line[: match.start()], line[match.end() :]
+        escaped = re.search(r"\b(escape|code)(\(|, )[^()]*$", before)
+        asked = before.endswith(" in ") or after.startswith((" is ", "[", ".index"))
+        joined = "join(" in before or "{" in before or "cells" in before or "else" in before
+        if joined and not escaped and not asked:
+            found.append(match[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("f\"{row['unit']} points\"", ["row['unit']"]),
+        ("f\"{report.escape(row['unit'])} points\"", []),
+        ('" | ".join(tasks.names)', ["tasks.names"]),
+        ('" | ".join(map(report.escape, tasks.names))', []),
+        ('n = sum("not" in row["why"] for row in rows)', []),
+        ('why = "ours" if surf else row["why"]', ['row["why"]']),
+    ],
+)
+def test_what_counts_as_unescaped(line, found):
+    assert unescaped(line) == found
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=chapter_name)
+def test_texts_of_claims_and_data_are_escaped(path):
+    cells = re.findall(r"^```\{code-cell\}(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for cell in cells for line in cell.splitlines() if "print(" not in line]
+    assert [found for line in lines for found in unescaped(line)] == []
+
+
 def test_every_citation_is_in_the_bibliography():
     entries = re.findall(r"^@\w+\{([^,]+),", (BOOK / "references.bib").read_text(), re.MULTILINE)
     assert len(entries) == len(set(entries))
@@ -96,6 +132,7 @@ def small_book(tmp_path):
     toc.write_text("root: index\nparts:\n- chapters:\n  - file: part/one\n")
     page = '<h1>b</h1><img src="../_static/a%20picture.png?v=1">'
     pages = {"index.html": "<h1>a</h1>", "part/one.html": page, "_static/a picture.png": ""}
+    pages["ledger.html"] = '<tr id="p.there"></tr>'
     for name, text in pages.items():
         (html / name).parent.mkdir(parents=True, exist_ok=True)
         (html / name).write_text(text)
@@ -120,6 +157,11 @@ def test_no_problem_in_a_good_book(builder, small_book):
         (
             '<h1>b</h1><span class="math notranslate">x</span>',
             "part/one: has formulas but does not load the book's own MathJax",
+        ),
+        (
+            '<h1>b</h1><a href="../ledger.html#p.lost">x</a> <a href="../ledger.html#p.there">y</a>'
+            '<a href="../ledger.html#paper=p">z</a> <a href="../ledger.html">all</a>',
+            "part/one: leads to ledger.html#p.lost, which is not there",
         ),
     ],
 )
@@ -229,6 +271,55 @@ def test_figures_are_drawn_whatever_the_backend_is_said_to_be(builder, tmp_path,
     )
     assert builder.build(False, at_once=1) == 1
     assert "MPLBACKEND" not in seen[0]
+
+
+def test_pages_find_no_data_but_those_of_the_packages(builder, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "BUILD", tmp_path / "build")
+    had = tmp_path / "had"
+    had.mkdir()
+    (had / "omniglot_28.npz").write_text("what the builder has")
+    monkeypatch.setenv("MTLBOOK_DATA", str(had))
+    seen = []
+
+    def look(*arguments, **options):
+        seen.extend(Path(builder.os.environ["MTLBOOK_DATA"]).iterdir())
+        return ["stop"]
+
+    monkeypatch.setattr(builder, "execute", look)
+    (tmp_path / "build" / "data").mkdir(parents=True)
+    (tmp_path / "build" / "data" / "omniglot_28.npz").write_text("left by an earlier build")
+    assert builder.build(False, at_once=1) == 1
+    assert Path(builder.os.environ["MTLBOOK_DATA"]) == tmp_path / "build" / "data"
+    assert seen == []
+    assert (had / "omniglot_28.npz").exists()
+
+
+# What tells what the cache holds; and what reads it besides `datasets.load`.
+OF_THE_CACHE = re.compile(
+    r"datasets\.(available|status|fetch|verify|identity|table)\b|MTLBOOK_DATA|cache_dir|"
+    r"split_audit\.(office_caltech10|PUBLISHED)|published_lists|how_to_get"
+)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=chapter_name)
+def test_cells_load_only_what_comes_with_the_packages(path):
+    tiers = {entry["name"]: entry["tier"] for entry in yaml.safe_load(
+        (ROOT / "data" / "datasets.yaml").read_text()
+    )}  # fmt: skip
+    cells = re.findall(r"(?ms)^(`{3,})\{code-cell\}.*?$(.*?)^\1$", path.read_text())
+    for _, cell in cells:
+        assert not OF_THE_CACHE.search(cell), OF_THE_CACHE.search(cell)
+        for argument in re.findall(r"\bdatasets\.load\(\s*([^,)]*)", cell):
+            name = argument.strip("'\" ")
+            assert argument[:1] in "'\"" and tiers[name] == "embedded", argument
+
+
+def test_the_search_for_the_cache_finds_what_stood_there():
+    for text in (
+        'if datasets.available("office_caltech10"):',
+        "split_audit.audit_lists(*split_audit.office_caltech10())",
+    ):
+        assert OF_THE_CACHE.search(text)
 
 
 @pytest.mark.book

@@ -263,7 +263,8 @@ def test_audit_of_a_folder_without_results_is_a_mistake(project, capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("form", ["table", "json", "page"])
+@pytest.mark.posix("writing to a closed pipe is another error there")
+@pytest.mark.parametrize("form", ["table", "json", "html"])
 def test_a_reader_that_goes_away_is_no_error(project, form):
     """As `mtlbook audit | head -1`: the pipe is closed before anything is written."""
     save(project / "data/results/tiny.json", gain=1.2)
@@ -294,11 +295,16 @@ def test_audit_of_broken_files(project, capsys):
     assert "toy.yaml: not YAML" in capsys.readouterr().err
 
 
-def test_audit_page(project, capsys):
+def test_audit_writes_the_ledger_page(project, capsys):
+    save(project / "data/results/tiny.json", 1.5)
     cli.main(["audit", "--write"])
     capsys.readouterr()
-    assert cli.main(["audit", "--format", "page"]) == 0
-    assert capsys.readouterr().out.startswith("(claim-toy.b-over-a)=")
+    assert cli.main(["audit", "--format", "html", "-o", "ledger.html"]) == 0
+    assert capsys.readouterr().out == ""
+    page = (project / "ledger.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and 'id="toy.b-over-a"' in page
+    assert cli.main(["audit", "--format", "html"]) == 0
+    assert capsys.readouterr().out == page
 
 
 # record
@@ -361,6 +367,7 @@ def test_record_merges_runs(project, capsys):
     assert cli.main(["record", "--from", "runs/laptop", "--only", "huge"]) == 2
 
 
+@pytest.mark.posix("links need a privilege")
 def test_record_refuses_strangers_and_places_outside(project, capsys):
     save(project / "runs/laptop/tiny/all.json", gain=1.0)
     save(project / "elsewhere/laptop/tiny/all.json", gain=1.0)
@@ -381,7 +388,7 @@ def test_record_refuses_strangers_and_places_outside(project, capsys):
 
 
 def test_dry_run_lists_and_runs_nothing(project, capsys):
-    arguments = ["reproduce", "--dry-run", "--cores", "2", "--", "--executor", "slurm"]
+    arguments = ["reproduce", "--dry-run", "--verbose", "--cores", "2", "--", "--executor", "slurm"]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     assert "to run    tiny all" in out
@@ -402,10 +409,12 @@ def test_reproduce_skips_what_has_no_data(project, capsys, monkeypatch):
     path.write_text(path.read_text().replace("    notebook:", "    data: far\n    notebook:"))
     assert cli.main(["reproduce"]) == 0
     out = capsys.readouterr().out
-    assert "skipped: tiny, 1 runs: data set far is not here" in out
+    assert "skipped: tiny (1 runs); get far with: mtlbook data fetch far" in out
+    assert "far (1 experiment, 1 runs): mtlbook data fetch far" in out
     assert "0 of 0 runs" in out
 
 
+@pytest.mark.posix("Snakemake runs commands in a POSIX shell")
 def test_reproduce_and_rerun_print_three_values_side_by_side(project):
     save(project / "data/results/tiny.json", gain=1.2)
 
@@ -413,7 +422,7 @@ def test_reproduce_and_rerun_print_three_values_side_by_side(project):
         command = [sys.executable, "-m", "mtlbook.cli", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    done = call("reproduce")
+    done = call("reproduce", "--verbose")
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("b-over-a"))
     assert line.split()[1:5] == ["+1.0", "+1.2", "+1.5", "[+1.5,"]
@@ -438,3 +447,35 @@ def test_a_random_run_is_repeated_and_every_number_compared(project, capsys):
     assert "b m, repeat 0: committed 1.2, measured again 1.5" in told.err
     assert cli.main(["rerun", "--random", "--only", "huge"]) == 2
     assert cli.main(["rerun"]) == 2 and cli.main(["rerun", "toy.b-over-a", "--random"]) == 2
+
+
+def test_a_rerun_may_be_cut_short_and_is_reported(project, capsys, monkeypatch):
+    """One of a run's repeats, on data that was made here: both are said, and written down."""
+    path = project / "notebooks/tiny.ipynb"
+    source = path.read_text(encoding="utf-8").replace("range(5)", "range(repeats)")
+    path.write_text(source.replace("gain = 0.0", "repeats = 5\\ngain = 0.0"), encoding="utf-8")
+    monkeypatch.setattr(datasets, "names", lambda: ["far"])
+    monkeypatch.setattr(datasets, "available", lambda name: True)
+    monkeypatch.setattr(datasets, "identity", lambda name: "made here")
+    monkeypatch.setattr(datasets, "info", lambda name: {"sha256": "ours"})
+    monkeypatch.setattr(datasets, "distance", lambda name: 2.5e-5)
+    catalogue._missing_data.cache_clear()
+    path = project / "notebooks/experiments.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["experiments"]["tiny"]["data"] = "far"
+    for profile in content["experiments"]["tiny"]["profiles"].values():
+        profile.setdefault("parameters", {})["repeats"] = 5
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    save(project / "data/results/tiny.json", gain=1.5)
+    command = ["rerun", "--random", "--repeats", "2", "--report", "found.json"]
+    assert cli.main(command) == 0
+    assert "tiny all: 4 numbers" in (told := capsys.readouterr().out)
+    assert "; far made here, 2.5e-05 from ours" in told
+    (row,) = json.loads((project / "found.json").read_text(encoding="utf-8"))
+    assert (row["name"], row["compared"], row["repeats"]) == ("tiny all", 4, 2)
+    assert row["rederived"] == {"far": 2.5e-5}
+    assert cli.main([*command, "--where", "arm=b"]) == 1  # nothing could be compared
+    assert "skipped  tiny: none of its runs has arm=b" in capsys.readouterr().out
+    assert cli.main(["rerun", "toy.b-over-a", "--repeats", "2"]) == 2
+    assert "go with --random" in capsys.readouterr().err
+    catalogue._missing_data.cache_clear()

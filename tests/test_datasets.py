@@ -211,6 +211,14 @@ def test_a_file_is_hashed_once_until_it_changes(usps, monkeypatch):
     assert len(hashed) == 3
 
 
+def test_the_list_says_how_large_every_download_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path))
+    sizes = {row["name"]: row["download"] for row in datasets.table() if row["tier"] == "fetched"}
+    assert all(sizes.values()), sizes
+    assert sizes["pacs_efflite0"] == sizes["pacs"]  # made of it
+
+
+@pytest.mark.posix("a folder cannot be made read-only there")
 def test_read_only_cache_is_read_and_left_as_it_is(usps):
     before = sorted(usps.parent.iterdir())
     usps.parent.chmod(0o555)

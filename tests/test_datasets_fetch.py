@@ -381,7 +381,7 @@ with workplace.of(Path("."), "a") as scratch:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals of POSIX")
+@pytest.mark.posix("no SIGKILL")
 def test_killed_while_it_computes(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
     assert killed.returncode == -9 and "linked" in files(tmp_path)

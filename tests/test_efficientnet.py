@@ -182,6 +182,7 @@ def test_features_are_made_when_they_are_first_asked_for(cifar, network, monkeyp
     assert datasets.load("cifar_mtl_efflite0").sha256 == loaded.sha256
 
 
+@pytest.mark.posix("a folder cannot be made read-only there")
 def test_features_go_home_where_the_cache_is_read_only(cifar):
     data = cifar / "data"
     before = sorted(data.iterdir())

@@ -9,11 +9,13 @@ import pytest
 import torch
 import yaml
 
+from mtlbook import datasets
 from mtlbook import study as engine
-from mtlbook.experiments import mrn, mrn_linear, planted
+from mtlbook.experiments import mrn, mrn_linear, mrn_lists, planted
 from mtlbook.experiments.mrn import ARMS, GROUPS, START, Protocol
-from mtlbook.experiments.mrn_splits import in_span, with_codings
+from mtlbook.experiments.mrn_splits import in_span, parts_of, with_codings
 from mtlbook.experiments.planted import PLANT_ARMS, PLANTS, Plant
+from mtlbook.ledger import repository
 from mtlbook.ledger.claims import load
 from mtlbook.ledger.results import Result
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation, HardSharing, Pooled
@@ -550,3 +552,39 @@ def test_every_arm_has_as_many_trials():
     assert {len(arm.configurations) for arm in arms.values()} == {mrn_linear.TRIALS}
     for arm in arms.values():
         assert len({str(settings) for settings in arm.configurations}) == mrn_linear.TRIALS
+
+
+# What the samples hold
+
+
+def test_random_samples_count_the_classes_that_are_missing():
+    tasks = domains(classes=3)
+    result = Result("e", {})
+    mrn_lists.random_samples(result, tasks, percents=(5, 20), repeats=range(3))
+    for repeat in range(3):
+        for percent in (5, 20):
+            parts = parts_of(tasks, repeat, Protocol(percent=percent))
+            for t, name in enumerate(NAMES):
+                train, test = (parts[part][t].targets.tolist() for part in ("train", "test"))
+                held = [y for y in test if y in train]
+                found = {
+                    metric: result.values(name, f"{metric}/{percent}")[repeat]
+                    for metric in ("random_images", "missing_classes", "reachable_percent")
+                }
+                assert found["random_images"] == len(train)
+                assert found["missing_classes"] == 3 - len(set(train))
+                assert found["reachable_percent"] == pytest.approx(100 * len(held) / len(test))
+
+
+def test_the_committed_samples_are_those_of_the_data():
+    """The page shows the committed numbers; where the data are, they are counted again."""
+    if not datasets.available("office_caltech10"):
+        pytest.skip("Office-Caltech10 is not in the cache")
+    committed = Result.load(repository.root() / "data" / "results" / "mrn-samples.json")
+    again = Result("e", {})
+    mrn_lists.published_lists(again)
+    arms = {"amazon": 24, "caltech10": 29, "dslr": 10, "webcam": 15}
+    for arm, images in arms.items():
+        assert again.values(arm, "list_images/5") == {0: images}
+    listed = [r for r in committed.records if r["metric"].startswith("list_")]
+    assert listed == again.records and len(listed) > 80

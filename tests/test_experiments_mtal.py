@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from mtlbook.experiments import mtal, mtal_search
+from mtlbook.experiments import mtal, mtal_fair, mtal_search
 from mtlbook.experiments.mtal import ARMS, CONTROL, TABLE, Protocol, sharing
 from mtlbook.ledger.results import Result
 from mtlbook.methods import MTAL, STL, TNRDMTL, CrossStitch, HardSharing
@@ -394,7 +394,7 @@ def test_arms_learn(name, tasks, result):
 def test_claims_name_arms_metrics_and_experiments_that_exist(root):
     claims = yaml.safe_load((root / "data" / "claims" / "mtal.yaml").read_text())["claims"]
     entries = yaml.safe_load((root / "notebooks" / "experiments.yaml").read_text())["experiments"]
-    known = {*ARMS, "untrained", "stl-same-step"}
+    known = {*ARMS, *mtal_fair.ARMS, "untrained", "stl-same-step"}
     for claim in claims:
         assert "printed" not in claim
         if "asked_by" not in claim:
@@ -405,6 +405,9 @@ def test_claims_name_arms_metrics_and_experiments_that_exist(root):
             assert method in known
             for experiment in claim["experiments"]:
                 given = entries[experiment]["profiles"]["laptop"]["parameters"]
+                if entries[experiment]["notebook"] == "mtal_fair.ipynb":
+                    assert name in (*mtal_fair.GROUPS[given["group"]], "untrained")
+                    continue
                 if entries[experiment]["notebook"] == "mtal_step.ipynb":
                     assert name in ("stl", "stl-same-step", "mtal", CONTROL)
                     continue

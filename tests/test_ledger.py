@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from mtlbook.ledger import audit as audits
-from mtlbook.ledger import claims, placebo, provenance, report, rules
+from mtlbook.ledger import claims, matrices, placebo, provenance, report, rules
 from mtlbook.ledger.currency import same_data, stale
 from mtlbook.ledger.merging import compare_runs, merge, record
 from mtlbook.ledger.results import Result, ResultError
@@ -939,7 +939,6 @@ def test_the_interval_over_tasks_stands_beside_that_over_repeats(tmp_path):
     row = audit_one(tmp_path, [result])
     low, high = row["two_way"]
     assert low < row["low"] and row["high"] < high
-    assert "over tasks, too: [" in report.markdown("p", [row])
     result.records[0]["per_task"] = [1.0] * 4  # no longer what the value is the mean of
     assert audit_one(tmp_path, [result])["two_way"] is None
     assert audit_one(tmp_path, [result_of(WINS)])["two_way"] is None
@@ -1007,10 +1006,10 @@ def test_our_questions_never_stand_among_the_papers_claims(tmp_path):
     rows = audits.audit(tmp_path, {"e": result_of(WINS)})
     counts = "1 claims of the papers: 1 direction; 1 questions of our own: 1 yes"
     assert report.summary(rows) == counts
-    for text in (report.table(rows), report.markdown("p", rows)):
-        paper, us = re.split("Questions of our own", text)
-        assert "Claims of the papers" in paper and text.endswith((counts, counts + "\n"))
-        assert ("control.own" in us) and ("yes" not in paper) and ("direction" not in us[:-100])
+    text = report.table(rows)
+    paper, us = re.split("Questions of our own", text)
+    assert "Claims of the papers" in paper and text.endswith(counts)
+    assert ("control.own" in us) and ("yes" not in paper) and ("direction" not in us[:-100])
     page = report.readme(rows, "a <!-- results:begin --> b <!-- results:end --> c")
     paper, us = page.split("**Questions of our own**")
     assert "| P | 1 | 1 |" in paper and "| P | 1 | 1 |" in us
@@ -1045,18 +1044,18 @@ def test_a_hostile_text_comes_out_as_text(tmp_path, statement):
     row["experiment"] = statement
     extensions = "amsmath attrs_block attrs_inline colon_fence deflist dollarmath html_image"
     options = {"myst_enable_extensions": [*extensions.split(), "substitution"], "report_level": 5}
-    source = report.markdown(rows=[row])
+    source = matrices.markdown([row], "ledger.html")
     tree = publish_doctree(source, parser=Parser(), settings_overrides=options)
     (body,) = [node for node in tree.findall() if node.tagname == "tbody"]
-    assert [len(line.children) for line in body.children] == [7]
-    allowed = "span id=|/span|br".split("|")
+    assert [len(line.children) for line in body.children] == [5]
+    allowed = "a href=|/a".split("|")
     for node in body.findall():
         if node.tagname == "raw":
             assert node.astext().strip("<>").startswith(tuple(allowed)), node
         assert node.tagname not in ("reference", "image", "inline", "pending")
     words = " ".join(statement.split())
     if not statement.startswith("$"):
-        assert body.astext().count(words) >= 4
+        assert body.astext().count(words) == 1
         assert not [node for node in body.findall() if node.tagname == "math"]
 
 
@@ -1075,21 +1074,6 @@ def test_a_row_says_that_its_rule_was_revised(tmp_path):
     write_claims(folder, claim_of())
     (row,) = audits.audit(folder, {"e": result_of(WINS)})
     assert row["revised"] == "it was misread"
-    assert "*rule revised after the run: it was misread*" in report.markdown(rows=[row])
-
-
-def test_markdown_has_a_row_and_a_target_a_claim(tmp_path):
-    write_claims(tmp_path, claim_of(statement="a | b"))
-    rows = audits.audit(tmp_path, {"s": result_of(WINS, STAND_IN, "s")})
-    text = report.markdown("p", rows)
-    lines = text.splitlines()
-    assert lines[0] == "(claim-p.a-over-b)="
-    row = next(line for line in lines if "row-p.a-over-b" in line)
-    assert "a &#124; b" in row and "**direction**" in row and "stand-in: glyphs for Omniglot" in row
-    (head,) = (line for line in lines if line.startswith("| Claim"))
-    assert row.replace(r"\|", "").count("|") == head.count("|")
-    with pytest.raises(ValueError, match="paper: expected one of p, got 'q'"):
-        report.markdown("q", rows)
 
 
 # What is committed

@@ -37,3 +37,32 @@ def test_forest_shows_every_repeat_and_draws_nothing_at_random(ax):
     assert shown == list(values.values())
     assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
     assert (np.random.get_state()[1] == state).all()
+
+
+def test_rows_of_one_axis_reach_a_fifth_as_far_as_each_other():
+    reaches = {"a": 12.0, "b": 0.3, "c": 2.4, "d": 0.2, "e": 0.01, "f": 0.0}
+    groups = plots.scales(reaches)
+    assert groups == [["a", "c"], ["b", "d"], ["e"], ["f"]]
+    assert plots.scales({"a": 1.0, "b": 0.2}) == [["a", "b"]]
+    assert plots.scales({"a": 0.19, "b": 1.0}) == [["a"], ["b"]]
+    assert plots.scales({}) == []
+
+
+def test_forests_hide_no_effect_beside_a_large_one():
+    large = {"large": Interval(12.0, 11.0, 13.0, 5), "fair": Interval(-4.0, -5.0, -3.0, 5)}
+    small = {"small": Interval(0.2, 0.1, 0.3, 5)}
+    values = {"small": [0.1, 0.3], "large": [11.0, 13.0]}
+    found = plots.forests({**large, **small}, values=values, unit="points", row=0.5)
+    assert list(found.values()) == [["large", "fair"], ["small"]]
+    for ax, labels in found.items():
+        assert [label.get_text() for label in ax.get_yticklabels()] == labels
+        low, high = ax.get_xlim()
+        for label in labels:
+            i = {**large, **small}[label]
+            assert low <= i.low and i.high <= high
+            assert max(abs(i.low), abs(i.high)) >= max(-low, high) / 6
+    assert ax.get_xlabel() == "points (mind the 2 scales)"
+    assert list(plots.forests(small, unit="points")) and plt.gca().get_xlabel() == "points"
+    plt.close("all")
+    with pytest.raises(ValueError, match="at least one"):
+        plots.forests({})

@@ -399,3 +399,25 @@ def test_a_step_is_captured_as_one_graph(name):
         gradients.append([*found, *(p.grad for p in of.parameters() if p.grad is not None)])
     for expected, found in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_autocast_rounds_the_networks_and_nothing_else(name):
+    """A prior in bfloat16 would be off by per cents, and say nothing."""
+    plain = build(name)
+    method, tasks = copy.deepcopy(plain), tasks_of(name)
+    loss, batches = TaskLoss(tasks), Batches(tasks, batch_size=4, steps=1, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, penalty = loss(method(batches[0][0]), batches[0][1]), method.penalty()
+        method.backward(losses, penalty)
+        method.update()
+    expected = loss(plain(batches[0][0]), batches[0][1]), plain.penalty()
+    plain.backward(*expected)
+    plain.update()
+    torch.testing.assert_close(losses, expected[0], rtol=0.05, atol=0.05)
+    exactly = {} if isinstance(method, SharedTrunk) else {"rtol": 1e-6, "atol": 1e-7}
+    torch.testing.assert_close(penalty, expected[1], **(exactly or {"rtol": 0.05, "atol": 1e-3}))
+    for own, other in zip(method.buffers(), plain.buffers(), strict=True):
+        if own.is_floating_point():  # weights have not moved: covariances are what they were to be
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())

@@ -70,6 +70,38 @@ def test_two_ways_cover_at_least_as_they_say(shape, sds):
     assert hits / 1000 >= 0.93  # three standard errors below 95 %
 
 
+@pytest.mark.parametrize("sds", [(1, 0, 1), (0, 1, 1), (0.3, 1, 2), (0, 0, 1)])
+def test_two_ways_cover_where_each_repeat_measures_half_of_the_units(sds):
+    """As where every repeat draws its test images anew from one pool."""
+    (r, u), rng = (20, 300), np.random.default_rng(0)
+    of_repeat, of_unit, residual = sds
+    two, one = [], []
+    for _ in range(1000):
+        values = of_repeat * rng.normal(size=(r, 1)) + of_unit * rng.normal(size=(1, u))
+        values += residual * rng.normal(size=(r, u))
+        values[rng.random((r, u)).argsort(axis=1) < u // 2] = np.nan
+        two.append(covered(two_way_interval(values)))
+        one.append(covered(mean_interval(np.nanmean(values, axis=1))))
+    assert 0.93 <= np.mean(two) <= 0.985  # three standard errors below 95 %; wide, not useless
+    if of_unit > of_repeat:
+        assert np.mean(one) < 0.85  # repeats share half of their units
+
+
+def test_units_that_nobody_measured_are_left_out():
+    values = draws("normal", (5, 8))
+    padded = np.concatenate([np.full((5, 2), np.nan), values], axis=1)
+    np.testing.assert_allclose(two_way_interval(padded), two_way_interval(values))
+    with pytest.raises(ValueError, match="with 0 units in a repeat"):
+        two_way_interval(np.where(np.arange(5)[:, None] == 2, np.nan, values))
+
+
+def test_the_p_of_an_interval_is_that_of_its_values():
+    values = [1.0, 2.0, -4.0, 8.0, 10.0]
+    assert of.p_value_of(mean_interval(values)) == pytest.approx(of.p_value(values))
+    assert of.p_value_of(mean_interval([0.0, 0.0])) == 1
+    assert of.standard_error(mean_interval(values)) == pytest.approx(stats.sem(values))
+
+
 def test_one_way_is_too_narrow_where_units_differ():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(1000):
@@ -179,7 +211,7 @@ def test_holm_keeps_the_level_of_the_family():
 
 @pytest.mark.parametrize("function", [mean_interval, prediction_interval, two_way_interval])
 @pytest.mark.parametrize(
-    ("values", "message"), [([[1.0, 2.0]], "at least 2"), ([[1.0, 2], [3, np.nan]], "finite")]
+    ("values", "message"), [([[1.0, 2.0]], "at least 2"), ([[1.0, 2], [3, np.inf]], "finite")]
 )
 def test_bad_values(function, values, message):
     with pytest.raises(ValueError, match=message):

@@ -13,6 +13,7 @@ from mtlbook.backbones import mlp
 from mtlbook.experiments import (
     domains,
     mrn,
+    mrn_images,
     mrn_linear,
     mtal,
     planted,
@@ -296,6 +297,11 @@ CASES = {
         lambda g: g.domains((7,), each=16),
         round(0.2 * 48) / 3,
     ),
+    "mrn_images": (
+        lambda g: mrn_images.table(20, steps=1),
+        lambda g: g.domains((7,), each=16),
+        round(0.2 * 48) / 3,
+    ),
     "planted": (lambda g: planted.planted("signs", steps=1), lambda g: None, None),
     "srdml": (
         lambda g: replace(srdml.TABLE, protocol=of_digits(srdml.TABLE.protocol)),
@@ -315,7 +321,8 @@ def case(request):
     """A study, made-up tasks (in float64) for it, and its number of validation samples a class."""
     study, tasks, validation = CASES[request.param]
     torch.set_default_dtype(torch.float64)
-    yield study(golden), tasks(golden), validation
+    with golden.narrow_backbone():  # for whom it is meant
+        yield study(golden), tasks(golden), validation
     torch.set_default_dtype(torch.float32)
 
 
@@ -373,7 +380,7 @@ def test_every_arm_has_the_same_budget(case, fits):
     study, tasks, _ = case
     grids = study.grids()
     (size,) = {len(grid) for grid in grids.values()}
-    assert size == (mrn_linear.TRIALS if study.name == "mrn_linear" else 5)
+    assert size == (mrn_linear.TRIALS if study.name in ("mrn_linear", "mrn_images") else 5)
     for arm, grid in grids.items():
         assert list(grid) == sorted(set(grid))
         assert grid[0] > 0 or study.arms[arm].configurations

@@ -23,6 +23,7 @@ from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
 from mtlbook.workflow import progress, rerun, schedule
 
+pytestmark = pytest.mark.posix("signals, and Snakemake, which runs commands in a POSIX shell")
 PACKAGE = Path(workflow.__file__).resolve().parents[2]
 
 PARAMETERS = """\

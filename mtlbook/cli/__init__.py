@@ -1,4 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | audit-split``."""
+"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | compare | ...``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from mtlbook import __version__
-from mtlbook.cli import commands
+from mtlbook.cli import commands, comparison
 from mtlbook.cli import data as data_sets
+from mtlbook.cli import export as exports
 
 EPILOG = """\
 exit codes: 0 success; 1 a committed verdict no longer follows, a file was changed that must not be
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if extra and options.command != "reproduce":
         parser.error("arguments after -- are Snakemake's, and go with reproduce only")
     options.extra = extra
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks stops no command
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = options.function(options)
         sys.stdout.flush()  # here, where a reader that has gone away is noticed
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-_EXTRAS = ("papermill", "pydantic", "snakemake", "tqdm", "yaml")
+_EXTRAS = ("pandas", "papermill", "pydantic", "scipy", "snakemake", "tqdm", "yaml")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = add(
         "reproduce",
         commands.reproduce,
-        "make every unfinished run of a profile, then print the verdicts on your own runs",
+        "make every unfinished run of a profile, then show what came out beside what is committed",
     )
     reproduce.usage = "mtlbook reproduce [options] [-- arguments of Snakemake]"
     reproduce.epilog = (
@@ -98,7 +102,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE,...",
         help="these runs only, for example repeat=0,arm=laf",
     )
-    reproduce.add_argument("--dry-run", action="store_true", help="list the runs, run nothing")
+    reproduce.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="run nothing, and say what would be run, how it differs from laptop, on which data, "
+        "how long and how large; --verbose lists every run",
+    )
+    reproduce.add_argument(
+        "--verbose", action="store_true", help="print every claim, too, with what decided"
+    )
     reproduce.add_argument(
         "--keep-stale",
         action="store_true",
@@ -123,12 +135,22 @@ def _parser() -> argparse.ArgumentParser:
         "audit", commands.audit, "recompute every verdict and compare it with the committed one"
     )
     audit.add_argument(
-        "--format", choices=("table", "json", "page"), default="table", help="default: table"
+        "--format",
+        choices=("table", "json", "html"),
+        default="table",
+        help="default: table; html: the ledger, one page to filter, sort and open",
     )
+    audit.add_argument("-o", dest="output", metavar="FILE", help="write to a file, print nothing")
     audit.add_argument(
         "--results",
         metavar="FOLDER",
         help="judge the results of this folder instead of data/results; compares nothing",
+    )
+    audit.add_argument(
+        "--coverage",
+        action="store_true",
+        help="say how many printed numbers are in a claim, and how many have a stated reason "
+        "why not; fail if one has neither",
     )
     audit.add_argument(
         "--write",
@@ -159,9 +181,38 @@ def _parser() -> argparse.ArgumentParser:
     rerun.add_argument(
         "--seed", type=int, default=0, metavar="N", help="with --random: of the choice (default 0)"
     )
+    rerun.add_argument(
+        "--where",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="with --random: one of these runs, for example percent=5,group=learned",
+    )
+    rerun.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help="with --random: of a run, the first N repeats",
+    )
+    rerun.add_argument(
+        "--report", metavar="FILE", help="with --random: also write what was found, as JSON"
+    )
     _add_only(rerun)
     _add_profile(rerun)
     _add_cores(rerun)
+
+    _add_compare(
+        add("compare", comparison.compare, "find out which method helps on your own tasks")
+    )
+
+    export = add(
+        "export", exports.export, "write a CODECHECK bundle, an RO-Crate or the report of a paper"
+    )
+    export.add_argument("kind", choices=exports.KINDS)
+    export.add_argument("--paper", required=True, metavar="NAME", help="for example tnrdmtl")
+    export.add_argument("-o", dest="folder", required=True, metavar="FOLDER", help="made if needed")
+    export.add_argument(
+        "--no-pdf", action="store_true", help="report: HTML alone, which needs no browser"
+    )
 
     split = add("audit-split", commands.audit_split, "find out what split lists really hold")
     split.add_argument(
@@ -178,6 +229,56 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("table", "json"), default="table", help="default: table"
     )
     return parser
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.epilog = (
+        "DATA is a folder <task>/<class>/<image>, a .csv, .tsv or .parquet table with one row per "
+        "sample, or an .npz file with x, y and task, or with x_NAME and y_NAME of every task. "
+        "Writes report.html and result.json; an interrupted comparison goes on where it stopped."
+    )
+    command.add_argument("data", metavar="DATA")
+    command.add_argument("--task", default="task", metavar="COLUMN", help="table: the task")
+    command.add_argument(
+        "--target", nargs="+", default=["target"], metavar="COLUMN", help="table: what to predict"
+    )
+    command.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="table: samples of one group are never divided between training and test",
+    )
+    command.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="table: no inputs")
+    command.add_argument("--without", nargs="+", default=[], metavar="TASK", help="leave tasks out")
+    command.add_argument("--kind", choices=("auto", "classification", "regression"), default="auto")
+    command.add_argument(
+        "--images",
+        choices=("auto", "features", "pixels"),
+        default="auto",
+        help="features of a pretrained network, or pixels",
+    )
+    command.add_argument("--size", type=_positive, default=32, metavar="N", help="of pixels")
+    command.add_argument("--network", choices=("auto", "linear", "mlp", "convnet"), default="auto")
+    command.add_argument("--arms", nargs="+", metavar="ARM", help="default: all that apply")
+    command.add_argument(
+        "--repeats", type=_positive, default=10, metavar="N", help="random splits (default 10)"
+    )
+    command.add_argument(
+        "--trials", type=_positive, default=8, metavar="N", help="settings of each arm (default 8)"
+    )
+    command.add_argument(
+        "--margin", type=float, default=1.0, metavar="POINTS", help="equal within (default 1)"
+    )
+    command.add_argument(
+        "--protocol",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other numbers of all arms, for example steps=600 hidden=128 train=0.3",
+    )
+    command.add_argument(
+        "--output", metavar="FOLDER", help="default: compare-<name of DATA> in this folder"
+    )
+    command.add_argument("--device", default="auto")
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:

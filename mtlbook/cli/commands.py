@@ -9,19 +9,21 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mtlbook.cli import endpage, plan
+
 
 def list_all(options: argparse.Namespace) -> int:
-    """What there is."""
+    """What there is; of an installed package, whose experiments are elsewhere, the methods."""
     from mtlbook import methods, workflow
     from mtlbook.ledger import repository
     from mtlbook.ledger.claims import load_all
 
+    bases = {"Method", "NetworkMethod"}
+    print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     root = repository.root()
     print("papers")
     for of_paper in load_all(root / "data" / "claims"):
         print(f"  {of_paper.paper:<10} {len(of_paper.claims):>3} claims  {of_paper.title}")
-    bases = {"Method", "NetworkMethod"}
-    print("methods\n  " + ", ".join(sorted(set(methods.__all__) - bases)))
     print("experiments")
     path = root / repository.EXPERIMENTS
     experiments = workflow.load_experiments(path)
@@ -47,16 +49,16 @@ def reproduce(options: argparse.Namespace) -> int:
     root = repository.root()
     path = root / repository.EXPERIMENTS
     runs = workflow.expand(path, options.profile, options.only, options.where)
-    skipped = {run.experiment: run.skip for run in runs if run.skip}
-    for experiment, why in skipped.items():
-        count = sum(run.experiment == experiment for run in runs)
-        print(f"skipped: {experiment}, {count} runs: {why}")
     if options.dry_run:
-        for run in runs:
+        from mtlbook.workflow.plan import plans
+
+        print(plan.text(plans(root, runs), options.profile))
+        for run in runs if options.verbose else ():
             if not run.skip:
                 print(f"{'finished' if run.result.exists() else 'to run':<9} {run.name}")
-        print(" ".join(_command(options, root)))
+        print("\n" + " ".join(_command(options, root)))
         return 0
+    endpage.say_missing(runs)
     return _make_runs(options, root, options.only, runs)
 
 
@@ -82,7 +84,7 @@ def _make_runs(
     force: bool = False,
     claim: str | None = None,
 ) -> int:
-    """Run, then print the verdicts on these runs beside the committed values."""
+    """Run, then show the page at the end, or a claim's verdict beside the committed value."""
     from mtlbook import workflow
 
     try:
@@ -105,10 +107,11 @@ def _make_runs(
             print(textwrap.indent(_reason(run.log), "    "), file=sys.stderr)
         else:
             print(f"not finished: {run.name}", file=sys.stderr)
-    # Files of runs that are no longer asked for stay on disk, but are not judged.
-    finished = [run for run in runs if not run.skip and run.result.exists()]
-    print(_verdicts_on(root, options.profile, finished, claim))
-    return 1 if missing else 0
+    if claim is not None:
+        print(_verdict_on(root, options.profile, runs, claim))
+        return 1 if missing else 0
+    sound = endpage.show(root, options.profile, runs, missing, verbose=options.verbose)
+    return 0 if sound and not missing else 1
 
 
 def _reason(log: Path, lines: int = 5) -> str:
@@ -117,24 +120,14 @@ def _reason(log: Path, lines: int = 5) -> str:
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
-def _verdicts_on(root: Path, profile: str, runs: Sequence, claim: str | None) -> str:
-    from mtlbook.ledger.audit import audit, load_results
-    from mtlbook.ledger.merging import merge
+def _verdict_on(root: Path, profile: str, runs: Sequence, claim: str) -> str:
+    from mtlbook.ledger.audit import audit, counterparts, load_results
     from mtlbook.ledger.report import table
-    from mtlbook.ledger.results import Result
 
-    of: dict[str, dict[str, Result]] = {}
-    for run in runs:
-        of.setdefault(run.experiment, {})[run.id] = Result.load(run.result)
-    own = {name: merge(results, profile=profile, allow_mixed=True) for name, results in of.items()}
+    own, _ = endpage.finished_results(profile, runs)
     claims, committed = root / "data" / "claims", load_results(root / "data" / "results")
-    rows = [row for row in audit(claims, own, {**committed, **own}) if row["experiment"] in own]
-    if claim is not None:
-        rows = [row for row in rows if row["claim"] == claim]
-    before = audit(claims, committed)
-    if not rows:
-        return "no claim speaks of these experiments"
-    return table(rows, committed={row["claim"]: row for row in before})
+    rows = [row for row in audit(claims, own, {**committed, **own}) if row["claim"] == claim]
+    return table(rows, committed=counterparts(claims, rows, committed))
 
 
 def record(options: argparse.Namespace) -> int:
@@ -157,6 +150,7 @@ def audit(options: argparse.Namespace) -> int:
     """Recompute every verdict."""
     from mtlbook.ledger import report, repository
     from mtlbook.ledger.audit import audit, load_results, mismatches
+    from mtlbook.ledger.files import write_atomically
 
     root = repository.root()
     if options.results and not Path(options.results).is_dir():
@@ -165,16 +159,26 @@ def audit(options: argparse.Namespace) -> int:
         raise ValueError("--results: compares nothing; not together with --write or --strict")
     if options.accept is not None and not (options.write and options.accept.strip()):
         raise ValueError("--accept: expected a reason, together with --write")
+    if options.coverage and (options.write or options.strict):
+        raise ValueError("--coverage: changes and compares nothing; not with --write or --strict")
     if options.strict and not options.write:
         return _strict(root)
     results = load_results(options.results or root / "data" / "results")
     if options.results and not results:
         raise ValueError(f"--results: expected results (*.json) in {options.results}, found none")
     rows = audit(root / "data" / "claims", results)
-    if options.format == "page":
-        print(report.markdown(rows=rows))
+    if options.coverage:
+        return _coverage(root, rows)
+    if options.format == "html":
+        from mtlbook.ledger import chain, page
+
+        text = page.page(chain.chains(root, results, rows))
     else:
-        print(report.to_json(rows) if options.format == "json" else report.table(rows))
+        text = report.to_json(rows) if options.format == "json" else report.table(rows)
+    if options.output:
+        write_atomically(options.output, text + "\n")
+    else:
+        print(text)
     if options.write:
         return _write(root, options.accept, options.strict)
     if options.results:
@@ -183,6 +187,18 @@ def audit(options: argparse.Namespace) -> int:
     for line in found:
         print(f"mtlbook: {line}", file=sys.stderr)
     return 1 if found else 0
+
+
+def _coverage(root: Path, rows: Sequence[Mapping]) -> int:
+    """Whether every printed number is in a claim, or has a reason."""
+    from mtlbook.ledger import coverage, report
+
+    numbers = coverage.numbers(root / "data" / "claims")
+    print(report.text_table(coverage.table(numbers, rows)))
+    bare = [n for n in numbers if not n.claims and not n.reasons]
+    for number in bare:
+        print(f"mtlbook: {number.place}: {number.text} is in no claim", file=sys.stderr)
+    return 1 if bare else 0
 
 
 def _write(root: Path, accept: str | None, strict: bool) -> int:
@@ -235,6 +251,8 @@ def rerun(options: argparse.Namespace) -> int:
     root = repository.root()
     if options.random == (options.claim is not None):
         raise ValueError("rerun: expected a claim, or --random, and not both")
+    if not options.random and (options.where or options.repeats or options.report):
+        raise ValueError("rerun: --where, --repeats and --report go with --random")
     if options.random:
         return _rerun_random(options, root)
     claims = _claims(root)
@@ -260,27 +278,39 @@ def _rerun_random(options: argparse.Namespace, root: Path) -> int:
     from mtlbook import workflow
     from mtlbook.ledger.audit import load_results
 
-    failed = compared = 0
+    made = []
     results = load_results(root / "data" / "results")
     if unknown := sorted(set(options.only) - set(results)):
         raise ValueError(f"--only: expected committed results, got {', '.join(unknown)}")
-    for found in workflow.rerun_random(root, results, seed=options.seed, only=options.only):
+    for found in workflow.rerun_random(
+        root,
+        results,
+        seed=options.seed,
+        only=options.only,
+        where=options.where,
+        repeats=options.repeats,
+    ):
         if found.skip:
             print(f"skipped  {found.name}: {found.skip}", flush=True)
             continue
         word = "differs" if found.differences else "same"
         print(
             f"{word:<8} {found.name}: {found.compared} numbers, largest relative difference "
-            f"{found.largest:.1e}",
+            f"{found.largest:.1e}"
+            + "".join(
+                f"; {name} made here, {far:.1e} from ours" for name, far in found.rederived.items()
+            ),
             flush=True,
         )
         for line in found.differences[:5]:
             print(f"         {line}", file=sys.stderr)
-        failed += bool(found.differences)
-        compared += found.compared
+        made.append(found)
+        if options.report:  # after each: the next may take long
+            workflow.write_report(Path(options.report), made)
+    compared = sum(found.compared for found in made)
     if not compared:
         print("mtlbook: nothing could be compared", file=sys.stderr)
-    return 1 if failed or not compared else 0
+    return 1 if not compared or any(found.differences for found in made) else 0
 
 
 def audit_split(options: argparse.Namespace) -> int:

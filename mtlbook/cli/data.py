@@ -32,7 +32,7 @@ def _list(options: argparse.Namespace) -> int:
         if row["name"] in needs:
             experiments, claims = needs[row["name"]]
             print(f"    needed by: {', '.join(experiments)} ({claims} claims)")
-        at_most = f" (at most {row['download'] / 1e6:.1f} MB)" if row["download"] else ""
+        at_most = f" (at most {row['download'] / 1e6:.3g} MB)" if row["download"] else ""
         print(f"    get it: {row['get']}{at_most}")
     print(f"cache: {datasets.cache_dir()} (MTLBOOK_DATA)")
     return 0

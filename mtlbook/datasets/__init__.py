@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mtlbook.datasets import cache, download, workplace
+from mtlbook.datasets import cache, download, prints, workplace
 from mtlbook.datasets.cache import DataError
 from mtlbook.datasets.registry import Entry, cache_dir, entries, entry, is_read_only
 from mtlbook.datasets.steps import FETCHERS, LOADERS, later
@@ -26,6 +26,7 @@ __all__ = [
     "DataError",
     "available",
     "cache_dir",
+    "distance",
     "fetch",
     "how_to_get",
     "identity",
@@ -157,6 +158,18 @@ def identity(name: str) -> str:
     if state != "cached":
         return state
     return str(_sha256(source, _verified(source)))
+
+
+def distance(name: str) -> float:
+    """How far the fingerprint of a set that is there is from that of our own copy.
+
+    A task's fingerprint is a few random projections of what libraries may make differently; the
+    largest difference over all tasks is returned. 0.0 for a set that is what it is to the last bit.
+    """
+    source = entry(name)
+    if identity(name) == (source.sha256 or source.content_sha256) or name not in prints.known():
+        return 0.0
+    return max(prints.distance(name, cache.read(_verified(source))).values())
 
 
 def available(name: str) -> bool:
@@ -294,10 +307,17 @@ def table() -> list[dict[str, Any]]:
             "stand_in_for": source.stand_in_for,
             "note": source.note,
             "get": how_to_get(source.name),
-            "download": sum(file.size or 0 for file in source.downloads),
+            "download": _download(source),
         }
         for source in entries().values()
     ]
+
+
+def _download(source: Entry) -> int:
+    """Bytes that are downloaded for a set, at most: its own, or those of what it is made from."""
+    if source.made_from and not source.downloads and status(source.made_from) != "cached":
+        return _download(entry(source.made_from))
+    return sum(file.size or 0 for file in source.downloads)
 
 
 def _verify(name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +124,13 @@ def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]
         train = order[torch.randperm(len(order), generator=drawn)[: protocol.train]]
         for name, found in zip(rows, (train, validation, test), strict=True):
             rows[name].append(found)
+    return selected(tasks, rows, protocol)
+
+
+def selected(
+    tasks: TaskSet, rows: Mapping[str, Sequence[Tensor]], protocol: Protocol
+) -> dict[str, TaskSet]:
+    """The parts of these rows, one tensor a class; maps are scaled by those to train on."""
     parts = {name: tasks.select([torch.cat(found)] * len(tasks)) for name, found in rows.items()}
     if protocol.trunk != "efficientnet":
         return parts

@@ -1,8 +1,8 @@
 """The experiments of MTAL (arXiv 2101.12431): a reconstruction on data of our own choice.
 
-Of the paper only the abstract is known: no data set, network, threshold or number. So nothing here
-repeats a printed protocol. The abstract's claims are put to the test on *twofold heterogeneous*
-task sets, tasks that differ in their images and in their labels.
+Of the paper abstract, setting and notation are known: no data set, network, threshold or number.
+So nothing here repeats a printed protocol. The abstract's claims are put to the test on *twofold
+heterogeneous* task sets, tasks that differ in their images and in their labels.
 """
 
 from __future__ import annotations
@@ -323,12 +323,19 @@ def compare(
 ) -> None:
     """Compare arms with the networks as they start, an arm named ``"untrained" + suffix``."""
     study, repeats = replace(study, arms=dict(arms)), list(repeats)
+    before_training(result, tasks, study=study, repeats=repeats, suffix=suffix)
+    study.compare(result, tasks, arms=arms, repeats=repeats, values={}, device=device)
+
+
+def before_training(
+    result: Result, tasks: TaskSet, *, study: Study, repeats: Iterable[int], suffix: str = ""
+) -> None:
+    """How alike the kernels are with which repeats start, of an arm ``"untrained" + suffix``."""
     for repeat in repeats:
         parts = study.split(tasks, repeat, study.protocol)
         untrained = STL(start(parts["train"], repeat, study.protocol))
         for metric, value in likeness(untrained).items():
             result.add(arm=f"untrained{suffix}", repeat=repeat, metric=metric, value=value)
-    study.compare(result, tasks, arms=arms, repeats=repeats, values={}, device=device)
 
 
 # The switches of the reconstruction: what changes against the default, and rho.

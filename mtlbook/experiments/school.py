@@ -18,7 +18,7 @@ from mtlbook.tasks import TaskSet
 
 @dataclass(frozen=True)
 class Protocol:
-    """Ours: the paper has no such experiment.
+    """Ours: neither poster nor scripts have such an experiment.
 
     Attributes
     ----------

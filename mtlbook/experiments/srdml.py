@@ -110,7 +110,7 @@ def stl(trial: Trial) -> STL:
 
 def shared(trial: Trial) -> SharedTrunk:
     """Hard sharing."""
-    return _go_on(SharedTrunk(*network(trial)), trial)
+    return go_on(SharedTrunk(*network(trial)), trial)
 
 
 def srdml(trial: Trial, weight: float | None = None, **options: Any) -> SRDML:
@@ -120,10 +120,10 @@ def srdml(trial: Trial, weight: float | None = None, **options: Any) -> SRDML:
         options["weight"] = trial.value
     else:
         options |= {"weight": weight} | ({"omega_step": trial.value} if trial.value else {})
-    return _go_on(SRDML(*network(trial), **options), trial)
+    return go_on(SRDML(*network(trial), **options), trial)
 
 
-def _go_on(method: Method, trial: Trial) -> Method:
+def go_on(method: Method, trial: Trial) -> Method:
     """With the weights of the arm to start from; what is not of trunk or heads is omega's."""
     if trial.start is not None:
         method.load_state_dict(trial.start.state_dict(), strict=False)
@@ -311,6 +311,10 @@ TABLE = Study(
 
 
 def study(parameters: Mapping[str, Any]) -> Study:
-    """The table under a protocol whose fields are parameters of a notebook."""
+    """The table under a protocol whose fields are parameters of a notebook.
+
+    With the scripts' trunk go the scripts' heads, of 128 hidden units.
+    """
     fields = vars(Protocol()).keys() & parameters.keys()
-    return TABLE.at(**{name: parameters[name] for name in fields})
+    heads = {"hidden": 128} if parameters.get("trunk") == "vgg16" else {}
+    return TABLE.at(**heads | {name: parameters[name] for name in fields})

@@ -62,7 +62,7 @@ def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
     r = torch.as_tensor(cosine, dtype=torch.float64).detach().cpu()
     if dimension == 1:  # the cosine is 1 or -1
         return ((r < 1).double() + (r < -1).double()) / 2
-    from scipy.special import betainc, betaincc  # of the extras: no method needs them
+    from scipy.special import betainc, betaincc  # of the extras
 
     size = r.abs().clamp(max=1)
     # the same number twice, each where its argument is exact

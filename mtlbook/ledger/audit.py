@@ -13,7 +13,7 @@ from mtlbook.ledger.claims import Claim, Claims, load_all
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result, ResultError
-from mtlbook.ledger.rules import Judgement, Printed
+from mtlbook.ledger.rules import Judgement, Printed, PrintRule
 from mtlbook.ledger.verdicts import correct, judge, two_way
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
@@ -44,6 +44,7 @@ def audit(
         ``p`` (two-sided, of 0), ``group`` and ``holm`` (p, adjusted for all tests of the group),
         ``two_way`` (ends of the interval over repeats and tasks, where tasks are stored), ``data``,
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
+        ``kind`` (what it counts as, see `Claim.kind`), ``cells`` (printed numbers that it covers),
         ``headline``, ``revised`` (why the claim was changed after the run, as the manifest beside
         the claims has it; None where it was not), ``stale`` (reasons why the result is not current;
         None where nothing was measured).
@@ -64,6 +65,31 @@ def audit(
     ]
     correct(rows)
     return rows
+
+
+def counterparts(
+    claims_folder: str | os.PathLike,
+    rows: Sequence[Mapping[str, Any]],
+    committed: Mapping[str, Result],
+) -> dict[str, dict]:
+    """By claim the committed row of the very experiment that a row of one's own was judged on.
+
+    A claim may be judged on one of several experiments, by the first that has results. What stands
+    beside a value is the committed one of the same experiment, never that of another; a claim is
+    missing where nothing is committed of it.
+    """
+    claims_folder = Path(claims_folder)
+    experiments = {row["claim"]: row["experiment"] for row in rows if row["n"]}
+    found = []
+    for of_paper in load_all(claims_folder):
+        for claim in of_paper.claims:
+            name = experiments.get(claim.id)
+            if name in committed:
+                printed = claim.resolve_printed(claims_folder / "printed")
+                reasons = {name: stale(committed[name], committed)}
+                found.append(_row(of_paper, claim, printed, {name: committed[name]}, reasons))
+    correct(found)
+    return {row["claim"]: row for row in found if row["n"]}
 
 
 def load_results(folder: str | os.PathLike) -> dict[str, Result]:
@@ -127,7 +153,9 @@ def _row(
     of_paper: Claims, claim: Claim, printed: Printed, results: dict, reasons: dict
 ) -> dict[str, Any]:
     judgement, result = Judgement("not attempted", "no result yet"), None
-    experiment = claim.experiments[0]
+    experiment = claim.experiments[0] if claim.experiments else ""
+    if isinstance(claim.rule, PrintRule):
+        judgement = claim.rule.judge(None, printed)
     for name in claim.experiments:
         if name in results:
             found = judge(claim, printed, results[name])
@@ -160,6 +188,8 @@ def _row(
         "stand_in": f"{result.data.get('name')} for {stand_in}" if stand_in else None,
         "experiment": experiment,
         "result_file": f"{experiment}.json" if result else None,
+        "kind": claim.kind,
+        "cells": list(claim.cells),
         "headline": claim.headline,
         "stale": reasons[experiment] if result else None,
     }

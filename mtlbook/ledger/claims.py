@@ -8,15 +8,26 @@ from __future__ import annotations
 import csv
 import os
 import re
-from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtlbook.documents import read_yaml
-from mtlbook.ledger.rules import CurveRule, Printed, Rule, ValueRule, printed_margin
+from mtlbook.ledger import tables
+from mtlbook.ledger.rules import (
+    CurveRule,
+    DifferenceRule,
+    Printed,
+    PrintRule,
+    Rule,
+    SpreadRule,
+    ValueRule,
+    printed_margin,
+)
+from mtlbook.ledger.tables import Revision
 
 
 class ClaimError(ValueError):
@@ -46,7 +57,8 @@ class Claim(BaseModel):
         Printed standard deviations of arm and reference, over `printed_n` repeats.
     unit : str
     experiments : tuple of str
-        The first one with results decides; the later ones are stand-ins.
+        The first one with results decides; the later ones are stand-ins. None for a rule on what
+        is printed alone.
     rule : Rule
     comparable : str or None
         Why no size of ours can be held against the printed one: another backbone, other data. A
@@ -57,8 +69,14 @@ class Claim(BaseModel):
         The printed number is of one run. So is counted every one that is printed without a spread.
     constants : mapping of str to float
         By metric, what a method without the idea gives by construction: a placebo.
+    placebo : tuple of str
+        Of a difference, arms without the idea: one that passes the rule in the place of the claim's
+        own voids it.
     headline : bool
         Shown on the first page of the project, with few others of its paper.
+    cells : tuple of str
+        Where the printed number stands, ``<file>:<line>:<column>``, of a claim that a table of
+        claims made (`tables`).
     revised : str or None
         Why what is judged was changed, or first asked, after the run; rows show it. A text covers
         the changes made before it or with it, none made later (``mtlbook audit --strict``).
@@ -75,13 +93,15 @@ class Claim(BaseModel):
     printed_std: tuple[str, str] | None = None
     printed_n: int | None = Field(default=None, gt=1)
     unit: str = ""
-    experiments: tuple[str, ...] = Field(min_length=1)
+    experiments: tuple[str, ...] = ()
     rule: Rule
     comparable: str | None = None
     calibrated: str | None = None
     single_run: bool = False
     constants: dict[str, float] = Field(default_factory=dict)
+    placebo: tuple[str, ...] = ()
     headline: bool = False
+    cells: tuple[str, ...] = ()
     revised: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
@@ -90,7 +110,11 @@ class Claim(BaseModel):
             raise ValueError("known: expected for a claim of the paper, and only there")
         if self.printed is not None and self.known in (None, "memory"):
             raise ValueError("printed: a number from memory or of our own is not a printed one")
-        if isinstance(self.rule, ValueRule) and self.printed is None:
+        if isinstance(self.rule, PrintRule) == bool(self.experiments):
+            raise ValueError("experiments: expected at least one, none for a rule on the print")
+        if isinstance(self.rule, PrintRule) and self.asked_by != "us":
+            raise ValueError("asked_by: whether printed numbers agree is asked by us")
+        if isinstance(self.rule, ValueRule | SpreadRule) and self.printed is None:
             raise ValueError("printed: expected a number, for the rule compares with it")
         if (self.printed_std is None) != (self.printed_n is None):
             raise ValueError("printed_std, printed_n: expected both or none")
@@ -100,7 +124,14 @@ class Claim(BaseModel):
             raise ValueError("margin: expected a printed number for it to lie around")
         if self.asked_by == "us" and (self.calibrated or self.comparable):
             raise ValueError("calibrated, comparable: expected for a claim of the paper only")
+        if self.placebo and not isinstance(self.rule, DifferenceRule):
+            raise ValueError("placebo: expected for a difference only; others find their own")
         return self
+
+    @property
+    def kind(self) -> Literal["paper", "cell", "us"]:
+        """What it counts as: a paper's claim, one number of a printed table, a question of ours."""
+        return "cell" if self.cells else self.asked_by
 
     @property
     def marked_statement(self) -> str:
@@ -112,7 +143,7 @@ class Claim(BaseModel):
         return self.statement
 
     def resolve_printed(self, folder: Path) -> Printed:
-        """Return printed number, margin and points; `folder` holds the CSV files of curves."""
+        """Return what is printed; `folder` holds the CSV files of curves and tables."""
         margin = 0.0
         if self.printed_std is not None:
             a, b = self.printed_std
@@ -121,6 +152,10 @@ class Claim(BaseModel):
         if isinstance(self.rule, CurveRule):
             of = self.rule.points
             points = printed_points(folder / of.file, of.quantity, of.method)
+        if isinstance(self.rule, PrintRule):
+            table = tables.selected(printed_rows(folder / self.rule.file), self.rule.rows)
+            marks = printed_rows(folder / self.rule.marks) if self.rule.marks else []
+            return Printed(table=[row for _, row in table], marks=marks)
         single = self.single_run or (
             self.printed_std is None and not isinstance(self.rule, ValueRule)
         )
@@ -134,15 +169,6 @@ class Claim(BaseModel):
         if self.comparable is None and other is not None and self.asked_by == "paper":
             return f"on another backbone than the paper's {other[1]}"
         return self.comparable
-
-
-class Revision(BaseModel):
-    """Why claims of a file were changed, or first asked, after the runs that they judge."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    day: date  # not `on`, which is "true" in YAML
-    why: str = Field(min_length=1)
 
 
 class Claims(BaseModel):
@@ -179,35 +205,98 @@ def load(path: str | os.PathLike) -> Claims:
     ClaimError
         If the file is not YAML or not valid; the message names the fields.
     """
+    return _validated(Claims, path)
+
+
+def load_tables(path: str | os.PathLike) -> tuple[Claim, ...]:
+    """Read a file of tables, ``tables/<paper>.yaml`` beside the claims; return its claims.
+
+    Raises
+    ------
+    ClaimError
+        As `load`, also for an entry that selects no row, or a claim that it makes and that is none.
+    """
     path = Path(path)
+    content = _validated(tables.Tables, path).model_dump(mode="json", exclude_defaults=True)
+    rows_of = rows_in(path.parent.parent / "printed")
     try:
-        return Claims.model_validate(read_yaml(path))
-    except yaml.YAMLError as error:
-        raise ClaimError(f"{path}: not YAML ({error})") from error
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {re.sub('^Value error, ', '', e['msg'])}"
-            for e in error.errors()
-        ]
-        raise ClaimError(f"{path}: " + "; ".join(lines)) from error
+        for entry in content["tables"]:
+            if not any(tables.cells({"tables": [entry]}, rows_of)):
+                raise ValueError(f"{entry['file']}: no row fits {entry.get('rows')}")
+        made = [*content.get("claims", ()), *tables.expand(content, rows_of)]
+        return tuple(_claim(content_of, path) for content_of in made)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        raise ClaimError(f"{path}: {error}".replace(f"{path}: {path}", str(path))) from error
 
 
 def load_all(folder: str | os.PathLike) -> list[Claims]:
-    """Read every claims file of a folder, in the order of their names."""
-    return [load(path) for path in sorted(Path(folder).glob("*.yaml"))]
+    """Read every claims file of a folder, in the order of their names, with its tables.
+
+    Raises
+    ------
+    ClaimError
+        As `load` and `load_tables`.
+    """
+    folder = Path(folder)
+    papers = [load(path) for path in sorted(folder.glob("*.yaml"))]
+    for path in sorted((folder / "tables").glob("*.yaml")):
+        if path.stem not in {of_paper.paper for of_paper in papers}:
+            raise ClaimError(f"{path}: expected claims of {path.stem} beside it, found no file")
+    return [_with_tables(of_paper, folder) for of_paper in papers]
+
+
+def _with_tables(of_paper: Claims, folder: Path) -> Claims:
+    path = folder / "tables" / f"{of_paper.paper}.yaml"
+    if not path.is_file():
+        return of_paper
+    content = of_paper.model_dump() | {"claims": (*of_paper.claims, *load_tables(path))}
+    return _validated(Claims, path, content)
+
+
+def _validated(model: type, path: str | os.PathLike, content: Any = None) -> Any:
+    path = Path(path)
+    try:
+        return model.model_validate(read_yaml(path) if content is None else content)
+    except yaml.YAMLError as error:
+        raise ClaimError(f"{path}: not YAML ({error})") from error
+    except ValidationError as error:
+        raise ClaimError(f"{path}: {_mistakes(error)}") from error
+
+
+def _claim(content: dict[str, Any], path: Path) -> Claim:
+    try:
+        return Claim.model_validate(content)
+    except ValidationError as error:
+        raise ClaimError(f"{path}: claim {content['id']}: {_mistakes(error)}") from error
+
+
+def _mistakes(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'file'}: {re.sub('^Value error, ', '', e['msg'])}"
+        for e in error.errors()
+    )
+
+
+def rows_in(folder: Path) -> tables.Rows:
+    """Return a reader of the CSV files of a folder, each read once."""
+    return cache(lambda name: printed_rows(folder / name))
+
+
+def printed_rows(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the rows of a CSV file in ``data/claims/printed``."""
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+    except OSError as error:
+        raise ClaimError(f"{path}: cannot be read ({error})") from error
 
 
 def printed_points(path: str | os.PathLike, quantity: str, method: str) -> dict[int, float]:
     """Return one curve of a CSV file in ``data/claims/printed``: iteration to digitised value."""
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise ClaimError(f"{path}: cannot be read ({error})") from error
     found = {
         int(row["iteration"]): float(row["digitised"])
-        for row in rows
+        for row in printed_rows(path)
         if (row["quantity"], row["method"]) == (quantity, method)
     }
     if len(found) < 2:

@@ -21,11 +21,13 @@ from typing import Any
 
 import yaml
 
+from mtlbook.ledger import tables
 from mtlbook.ledger.claims import Claim
 from mtlbook.ledger.history import Commit, Versions
 from mtlbook.ledger.provenance import code_cells_sha256
 
 CLAIMS, PRINTED, RESULTS = "data/claims/", "data/claims/printed/", "data/results/"
+TABLES = "data/claims/tables/"
 DATASETS, EXPERIMENTS = "data/datasets.yaml", "notebooks/experiments.yaml"
 VERDICTS, MANIFEST = "data/verdicts.json", "data/manifest.json"
 FOLDERS = ("data/", "notebooks/")
@@ -104,25 +106,42 @@ class Reader:
 
     def _claims_of(self, commit: Commit, path: str) -> Iterator[ClaimText]:
         file = self.parse(commit, path)
-        if not isinstance(file, Mapping) or not isinstance(file.get("claims"), list):
+        if not isinstance(file, Mapping):
             return
-        for entry in file["claims"]:
+        source = self.parse(commit, path.replace(TABLES, CLAIMS)) or {}
+        listed = file.get("claims") if isinstance(file.get("claims"), list) else []
+        for entry in [*listed, *self._expanded(commit, file)]:
             if isinstance(entry, Mapping) and isinstance(entry.get("id"), str):
                 content = {k: v for k, v in entry.items() if v is not None}
                 content = {
                     k: v for k, v in content.items() if k not in _DEFAULTS or v != _DEFAULTS[k]
                 }
                 judged = {k: v for k, v in content.items() if k not in _NOT_JUDGED}
-                judged |= {"source": file.get("source")} | self._points(commit, entry.get("rule"))
+                judged |= {"source": source.get("source")} | self._printed(
+                    commit, entry.get("rule")
+                )
                 revised = [*(file.get("revised") or []), entry.get("revised")]
                 yield ClaimText(path, content, judged, [why for why in revised if why])
 
-    def _points(self, commit: Commit, rule: Any) -> dict[str, Any]:
-        """The rows of a printed curve that a rule names."""
+    def _expanded(self, commit: Commit, file: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The claims that tables make; none where they cannot be filled."""
+        try:
+            return list(tables.expand(file, lambda name: self._rows(commit, name)))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            return []
+
+    def _rows(self, commit: Commit, name: str) -> list[dict[str, str]]:
+        return self.parse(commit, f"{PRINTED}{name}") or []
+
+    def _printed(self, commit: Commit, rule: Any) -> dict[str, Any]:
+        """The rows of a printed curve, or of a printed table, that a rule names."""
+        if isinstance(rule, Mapping) and rule.get("kind") == "print":
+            names = [rule[key] for key in ("file", "marks") if rule.get(key)]
+            return {"table": [self._rows(commit, str(name)) for name in names]}
         of = rule.get("points") if isinstance(rule, Mapping) else None
         if not isinstance(of, Mapping):
             return {}
-        rows = self.parse(commit, f"{PRINTED}{of.get('file')}") or []
+        rows = self._rows(commit, str(of.get("file")))
         named = {k: str(v) for k, v in of.items() if k != "file"}
         return {"points": [row for row in rows if named.items() <= row.items()]}
 

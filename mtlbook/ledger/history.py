@@ -163,6 +163,11 @@ class History(Versions):
             self._before[name] = frozenset(found)
         return self._before[name]
 
+    def days(self) -> dict[str, str]:
+        """The day of every commit."""
+        log = self._git("log", "--format=%H %cs").decode()
+        return dict(line.split() for line in log.splitlines())
+
     def steps(self, path: str) -> Iterator[tuple[str, list[str]]]:
         """Commits that changed a path, each with those parents that had it, too."""
         for name, commit in self.commits.items():

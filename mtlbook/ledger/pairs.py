@@ -13,7 +13,9 @@ from mtlbook.ledger.statistics import (
     detectable,
     mean_interval,
     p_value,
+    p_value_of,
     repeats_needed,
+    standard_error,
 )
 
 # ``values(arm, metric, step)`` -> {repeat: value}; the signature of `Result.values`.
@@ -25,9 +27,13 @@ MINIMUM_REPEATS = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """Arm minus reference, one difference for each repeat of both."""
+    """Arm minus reference, one difference for each repeat of both.
+
+    ``wide`` is the interval over repeats and images, where repeats share images that were kept.
+    """
 
     differences: tuple[float, ...]
+    wide: Interval | None = None
 
     @classmethod
     def of(cls, values: Values, arm: tuple[str, str], reference: tuple[str, str]) -> Pair:
@@ -48,12 +54,12 @@ class Pair:
     @property
     def interval(self) -> Interval:
         """The 95 % interval of the mean."""
-        return mean_interval(self.differences)
+        return self.wide or mean_interval(self.differences)
 
     @property
     def p(self) -> float:
         """Of the test that the mean is 0."""
-        return p_value(self.differences)
+        return p_value_of(self.wide) if self.wide else p_value(self.differences)
 
     def lies(self, sign: int) -> bool:
         """Whether the interval lies above 0 (sign 1) or below (-1)."""
@@ -64,13 +70,19 @@ class Pair:
 
         Without a printed effect, the observed one. "Find" is a power of 80 %.
         """
-        sd = float(np.std(self.differences, ddof=1))
         if np.ptp(self.differences) == 0:
             return f"the same in all {self.n} repeats"
+        sd = float(np.std(self.differences, ddof=1))
+        sampled = "repeats"
+        if self.wide:  # images would have to become more at the same rate
+            sd, sampled = (
+                standard_error(self.wide) * self.n**0.5,
+                "repeats with images of their own",
+            )
         which = "observed" if effect is None else "printed"
         needed = repeats_needed(sd, self.interval.mean if effect is None else effect)
         many = "no number of repeats" if needed is None else max(needed, MINIMUM_REPEATS)
         return (
-            f"{self.n} repeats find an effect of {detectable(sd, self.n):.2g} four times of five, "
-            f"{many} would find the {which} one"
+            f"{self.n} {sampled} find an effect of {detectable(sd, self.n):.2g} four times of "
+            f"five, {many} would find the {which} one"
         )

@@ -1,7 +1,8 @@
 """What a method without the paper's idea gets by the same rule.
 
 A rule that STL, a control or a constant passes as well tells nothing of the idea: the claim is
-void. Differences between two arms carry their own reference and are not asked here.
+void. A difference between two arms carries its own reference; what its reference lacks beside the
+idea, such as the method's longer training, is an arm that the claim names (``placebo``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from mtlbook.ledger.claims import Claim
 from mtlbook.ledger.pairs import MINIMUM_REPEATS
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.rules import CurveRule, OrderRule, Printed, ValueRule
+from mtlbook.ledger.rules import CurveRule, DifferenceRule, OrderRule, Printed, ValueRule
 
 # Arms without the idea: nothing is shared, or in a way that nobody learned.
 _WITHOUT = re.compile(r"(stl|weight-decay|uncoupled|fixed|uniform)\b")
@@ -26,7 +27,8 @@ def passing(claim: Claim, printed: Printed, result: Result) -> list[str]:
     Parameters
     ----------
     claim : Claim
-        Its rule is about one arm: of a kind *value* or *curve*, or an order of its metrics.
+        Its rule is about one arm: of a kind *value* or *curve*, or an order of its metrics; or a
+        difference whose placebos it names.
     printed : Printed
     result : Result
         The arms without the idea are looked for here.
@@ -37,6 +39,10 @@ def passing(claim: Claim, printed: Printed, result: Result) -> list[str]:
         Empty for other rules, and where the claim is about an arm without the idea.
     """
     rule = claim.rule
+    if isinstance(rule, DifferenceRule):
+        swapped = {arm: rule.model_copy(update={"arm": arm}) for arm in claim.placebo}
+        judged = {arm: of.judge(result.values, printed) for arm, of in swapped.items()}
+        return [arm for arm, found in judged.items() if found.verdict in _PASSED]
     of_one_arm = isinstance(rule, ValueRule | CurveRule) or (
         isinstance(rule, OrderRule) and rule.arm is not None
     )

@@ -134,7 +134,7 @@ def _git() -> dict[str, Any]:
         return subprocess.run(
             ["git", "-C", str(package_root()), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=True,
             timeout=20,
         ).stdout.strip()

@@ -1,4 +1,4 @@
-"""The verdicts as a table for the terminal, as JSON, and as a page of the book."""
+"""The verdicts as a table for the terminal, as JSON, and in the README."""
 
 from __future__ import annotations
 
@@ -9,19 +9,37 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from mtlbook.ledger import repository
-from mtlbook.ledger.audit import audit, load_results
 from mtlbook.ledger.currency import stale
+from mtlbook.ledger.numbers import MINUS, interval, mean, printed
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.rules import Answer, Verdict
 
 WIDTH = 110
 VERDICTS = get_args(Verdict)
 ANSWERS = get_args(Answer)
-# Claims of the papers and questions of our own never stand in one table, nor in one count.
-GROUPS = {"paper": ("claims of the papers", VERDICTS), "us": ("questions of our own", ANSWERS)}
+# By kind. Claims of the papers, single numbers of their tables and questions of our own
+# never stand in one table, nor in one count.
+GROUPS = {
+    "paper": ("claims of the papers", VERDICTS),
+    "cell": ("single printed numbers", VERDICTS),
+    "us": ("questions of our own", ANSWERS),
+}
 
-_KNOWN = {
+# Papers of which so little could be read that what is judged is ours.
+_OURS = {"drn": "our model", "mtal": "reconstruction"}
+
+
+def kind(row: Mapping[str, Any]) -> str:
+    """The key in `GROUPS` of a verdict."""
+    return row.get("kind") or row["asked_by"]
+
+
+def last_column(group: str) -> str:
+    """What a verdict of a group is called."""
+    return "answer" if group == "us" else "verdict"
+
+
+KNOWN = {
     "printed": "printed",
     "digitised": "digitised",
     "derived": "derived",
@@ -44,19 +62,20 @@ def table(rows: Sequence[Mapping[str, Any]], committed: Mapping[str, Mapping] | 
     -------
     str
         A block a claim: id, the paper's value, ours with its interval, repeats, tier and verdict;
-        below them what decided. First the papers' claims, then our questions; the last lines count.
+        below them what decided. First the papers' claims, then single printed numbers, then our
+        questions; the last lines count.
     """
-    blocks = [_block([r for r in rows if r["asked_by"] == who], who, committed) for who in GROUPS]
+    blocks = [_block([r for r in rows if r["kind"] == kind], kind, committed) for kind in GROUPS]
     return "\n\n".join([*filter(None, blocks), summary(rows)])
 
 
 def _block(
-    rows: Sequence[Mapping[str, Any]], asked_by: str, committed: Mapping[str, Mapping] | None
+    rows: Sequence[Mapping[str, Any]], kind: str, committed: Mapping[str, Mapping] | None
 ) -> str:
     if not rows:
         return ""
     head = ["claim", "paper", "ours [95 % interval]", "n", "tier"]
-    head.append("verdict" if asked_by == "paper" else "answer")
+    head.append("answer" if kind == "us" else "verdict")
     if committed is not None:
         head[2:3] = ["ours, committed", "your run [95 % interval]"]
     body = []
@@ -65,8 +84,8 @@ def _block(
         cells = [name, printed(row), interval(row), str(row["n"]), row["tier"], row["verdict"]]
         if committed is not None:
             before = committed.get(row["claim"])
-            cells.insert(2, number(before["ours"], before["printed"]) if before else "-")
-        body.append(cells)
+            cells.insert(2, mean(before) if before else "-")
+        body.append([cell.replace(MINUS, "-") for cell in cells])  # a terminal may not have it
     widths = [max(len(line[c]) for line in [head, *body]) for c in range(len(head))]
     # The first column gives way: ids are the only cells that can be long.
     widths[0] = min(widths[0], max(12, WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
@@ -77,107 +96,57 @@ def _block(
         lines += more
         notes = row["why"] + (f"; stand-in: {row['stand_in']}" if row["stand_in"] else "")
         lines += textwrap.wrap(notes, WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join([GROUPS[asked_by][0].capitalize(), "", *lines])
+    return "\n".join([GROUPS[kind][0].capitalize(), "", *lines])
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Count the verdicts: those of the papers' claims, then the answers to our questions."""
+    """Count the verdicts: the papers' claims, single printed numbers, answers to our questions."""
     lines = []
-    for asked_by, (title, verdicts) in GROUPS.items():
-        counts = Counter(row["verdict"] for row in rows if row["asked_by"] == asked_by)
+    for kind, (title, verdicts) in GROUPS.items():
+        counts = Counter(row["verdict"] for row in rows if row["kind"] == kind)
         parts = [f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict]]
         if parts:
             lines.append(f"{counts.total()} {title}: " + ", ".join(parts))
     return "; ".join(lines)
 
 
+def text_table(lines: Sequence[Sequence[str]]) -> str:
+    """Lay out a table for the terminal; its first row is the head."""
+    widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
+    return "\n".join(_align(line, widths) for line in lines)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table, its first row the head, as Markdown; cells are Markdown already."""
+    head, *body = map(_table_row, lines)
+    return "\n".join([head, "|---" * len(lines[0]) + "|", *body])
+
+
+def label(paper: str) -> str:
+    """Name a paper as pages show it: what is a model or a reconstruction of ours says so."""
+    return paper.upper() + (f" ({_OURS[paper]})" if paper in _OURS else "")
+
+
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as a JSON list."""
-    return json.dumps(list(rows), indent=1, ensure_ascii=False)
-
-
-def markdown(paper: str | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """Return the verdicts of one paper, or of all, as a Markdown table, one row a claim.
-
-    Parameters
-    ----------
-    paper : str, optional
-        Identifier such as ``"tnrdmtl"``.
-    rows : sequence of dict, optional
-        As `audit` returns them; by default the committed claims judged by the committed results.
-
-    Returns
-    -------
-    str
-        MyST. A target ``(claim-<id>)=`` a claim stands above the table, and each row has an anchor
-        ``#row-<id>``.
-
-    Raises
-    ------
-    ValueError
-        If no claim belongs to `paper`.
-    """
-    if rows is None:
-        data = repository.root() / "data"
-        rows = audit(data / "claims", load_results(data / "results"))
-    known = ", ".join(sorted({row["paper"] for row in rows}))
-    rows = [row for row in rows if paper in (None, row["paper"])]
-    if not rows:
-        raise ValueError(f"paper: expected one of {known or '(none)'}, got {paper!r}")
-    lines = [*(f"(claim-{row['claim']})=" for row in rows), ""]
-    for asked_by, (title, _) in GROUPS.items():
-        of_group = [row for row in rows if row["asked_by"] == asked_by]
-        if not of_group:
-            continue
-        last = "Verdict" if asked_by == "paper" else "Answer"
-        lines += [
-            f"**{title.capitalize()}**",
-            "",
-            f"| Claim | Paper | Ours [95 % interval] | n | Tier | {last} | Experiment |",
-            "|---|---|---|---|---|---|---|",
-            *map(_markdown_row, of_group),
-            "",
-        ]
-    return "\n".join([*lines, summary(rows), ""])
-
-
-def _markdown_row(row: Mapping[str, Any]) -> str:
-    claim = f'<span id="row-{row["claim"]}"></span>`{row["claim"]}`<br>'
-    claim += f"{escape(row['where'])}: {escape(row['statement'])}"
-    if row.get("revised"):
-        claim += f"<br>*rule revised after the run: {escape(row['revised'])}*"
-    tier = escape(row["tier"])
-    if row["stand_in"]:
-        tier += f"<br>stand-in: {escape(row['stand_in'])}"
-    ours = interval(row)
-    if row["two_way"] is not None:
-        low, high = (number(x, row["printed"]) for x in row["two_way"])
-        ours += f"<br>over tasks, too: [{low}, {high}]"
-    cells = [
-        claim,
-        f"{printed(row)}<br>{_KNOWN[row['known']]}",
-        f"{ours}<br>{escape(row['unit'])}",
-        str(row["n"]),
-        tier,
-        f"**{row['verdict']}**<br>{escape(row['why'])}",
-        code(row["experiment"]),
-    ]
-    return _table_row(cells)
+    """Return the rows as a JSON list, in ASCII: a terminal or a pipe may have any encoding."""
+    return json.dumps(list(rows), indent=1)
 
 
 def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
     """Return a README with the verdicts between its ``results:begin`` and ``results:end`` marks.
 
     First the number of verdicts of every paper, then its headline claims, one line each; and the
-    same for questions of our own.
+    same for single printed numbers, which have no headline, and questions of our own.
     """
     begin, end = "<!-- results:begin", "<!-- results:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"text: expected one {begin!r} and one {end!r}")
     head, rest = text.split(begin)
     lines = [begin + rest[: rest.index("-->") + 3]]
-    for asked_by, (title, verdicts) in GROUPS.items():
-        of_group = [row for row in rows if row["asked_by"] == asked_by]
+    for kind, (title, verdicts) in GROUPS.items():
+        of_group = [row for row in rows if row["kind"] == kind]
+        if kind == "cell" and not of_group:
+            continue
         used = [v for v in verdicts if any(row["verdict"] == v for row in of_group)]
         lines += [f"**{title.capitalize()}**", ""]
         lines.append(_table_row(["paper", "number", *used]))
@@ -185,13 +154,16 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         for paper in dict.fromkeys(row["paper"] for row in of_group):
             found = Counter(row["verdict"] for row in of_group if row["paper"] == paper)
             counts = [found.total(), *(found[verdict] for verdict in used)]
-            lines.append(_table_row([paper.upper(), *map(str, counts)]))
-        last = "verdict" if asked_by == "paper" else "answer"
-        lines += ["", f"| claim | paper | ours [95 % interval] | n | data, unit | {last} |"]
+            lines.append(_table_row([label(paper), *map(str, counts)]))
+        lines.append("")
+        if kind == "cell":
+            continue
+        last = "verdict" if kind == "paper" else "answer"
+        lines.append(f"| claim | paper | ours [95 % interval] | n | data, unit | {last} |")
         lines.append("|---" * 6 + "|")
         for row in of_group:
             if row["headline"]:
-                claim = f"{row['paper'].upper()}: {row['statement'].removeprefix('[our control] ')}"
+                claim = f"{label(row['paper'])}: {row['statement'].removeprefix('[our control] ')}"
                 on = ", ".join(filter(None, (row["data"], row["unit"])))
                 verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
                 cells = [claim, printed(row), interval(row), str(row["n"]), on, verdict]
@@ -227,39 +199,6 @@ def _formula(text: str) -> str:
     for character, tex in signs.items():
         text = text.replace(character, tex)
     return text
-
-
-def printed(row: Mapping[str, Any]) -> str:
-    """Return the paper's number, or a word where none is printed."""
-    if row["printed"] is not None:
-        return row["printed"]
-    return {None: "no claim", "digitised": "curve"}.get(row["known"], "text")
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    """Return ``mean [low, high]`` with the decimals of the printed number.
-
-    The mean alone where repeats are too few for an interval.
-    """
-    if row["ours"] is None:
-        return "-"
-    if row["low"] is None:
-        return number(row["ours"], row["printed"])
-    numbers = [row[key] for key in ("ours", "low", "high")]
-    # where nothing is printed: two decimals, or four for what two would show as zero
-    small = max(abs(x) for x in numbers if x is not None) < 0.1
-    like = row["printed"] or ("0.0000" if small else None)
-    mean, low, high = (number(x, like) for x in numbers)
-    return f"{mean} [{low}, {high}]"
-
-
-def number(value: float | None, like: str | None) -> str:
-    """Format a number with the decimals and the sign of a printed one (default: two decimals)."""
-    if value is None:
-        return "-"
-    decimals = len(like.partition(".")[2]) if like is not None else 2
-    sign = "+" if like is not None and like.startswith(("+", "-")) else ""
-    return f"{value:{sign}.{decimals}f}"
 
 
 def _table_row(cells: Sequence[str]) -> str:

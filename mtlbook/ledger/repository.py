@@ -32,7 +32,9 @@ def root() -> Path:
     raise FileNotFoundError(
         f"no {EXPERIMENTS.as_posix()} in {candidates[0]}"
         + ("" if chosen else ", its parents or beside the package")
-        + "; work in a checkout of the repository, or name one in MTLBOOK_ROOT"
+        + ". Experiments, claims and results are in the repository, not in the installed package: "
+        "get it from where the package came from (git clone ADDRESS mtlbook, or unpack its source "
+        "archive), and run the command in that folder, or name the folder in MTLBOOK_ROOT"
     )
 
 

@@ -11,10 +11,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +180,20 @@ class Result:
         self.records.append(record)
 
     def values(self, arm: str, metric: str, step: int | None = None) -> dict[int, float]:
-        """Return ``{repeat: value}`` of one arm and metric (at one step for a curve)."""
-        return {
-            r["repeat"]: r["value"]
-            for r in self.records
-            if r["arm"] == arm and r["metric"] == metric and r.get("step") == step
-        }
+        """Return ``{repeat: value}`` of one arm and metric (at one step for a curve).
+
+        A metric that ends with a number in brackets, ``accuracy_percent[3]``, is that of one task,
+        counted from 0.
+        """
+        name, task = _of_task(metric)
+        found = {}
+        for r in self.records:
+            if r["arm"] == arm and r["metric"] == name and r.get("step") == step:
+                if task is None:
+                    found[r["repeat"]] = r["value"]
+                elif task < len(r.get("per_task", ())):
+                    found[r["repeat"]] = r["per_task"][task]
+        return found
 
     def save(self, path: str | os.PathLike) -> Path:
         """Stamp the provenance and write the file so that it exists complete or not at all."""
@@ -282,6 +292,12 @@ def describe_data(data: Any) -> dict[str, Any]:
         "tasks": len(data),
         "examples": sum(len(task) for task in data),
     }
+
+
+@cache
+def _of_task(metric: str) -> tuple[str, int | None]:
+    found = re.fullmatch(r"(.+)\[(\d+)\]", metric)
+    return (found[1], int(found[2])) if found else (metric, None)
 
 
 def _sha256(content: Any) -> str:

@@ -1,86 +1,35 @@
 """Rules: how a claim is judged, one class a kind.
 
 A rule has two faces: `text` says it in a sentence, `judge` applies it to measured values. Both are
-pure; repeats are the unit of replication, and arms are paired over them. Who asked, on which data
-and with what a placebo does is weighed afterwards (`mtlbook.ledger.verdicts`).
+pure; repeats are the unit of replication, and arms are paired over them. A metric may name one
+task, ``accuracy_percent[3]``. Who asked, on which data and with what a placebo does is weighed
+afterwards (`mtlbook.ledger.verdicts`). Rules on what is printed alone are in `print_rules`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from mtlbook.ledger.judgement import Answer, BaseRule, Judgement, Printed, Verdict
 from mtlbook.ledger.pairs import MINIMUM_REPEATS, Pair, Values
-from mtlbook.ledger.statistics import Interval, mean_interval, prediction_interval, spearman
-
-# Of a paper's claim.
-Verdict = Literal[
-    "reproduced",
-    "direction",
-    "refuted at the printed size",
-    "opposite",
-    "undecided",
-    "calibrated on it",
-    "not comparable",
-    "not attempted",
-]
-# To a question of our own.
-Answer = Literal["yes", "no", "equal within a margin", "undecided", "not attempted"]
+from mtlbook.ledger.print_rules import PrintRule
+from mtlbook.ledger.statistics import (
+    Interval,
+    mean_interval,
+    prediction_interval,
+    spearman,
+    spread_ratio_interval,
+)
 
 
-@dataclass(frozen=True)
-class Printed:
-    """What the paper prints.
-
-    Attributes
-    ----------
-    text : str or None
-        The printed number with its decimals.
-    margin : float
-        Half-width of its 95 % interval, where a spread is printed; else 0.
-    single_run : bool
-        It comes from one run, or is printed without a spread: nothing says that it is a mean.
-    points : mapping of int to float
-        A printed curve: iteration to value.
-    """
-
-    text: str | None = None
-    margin: float = 0.0
-    single_run: bool = False
-    points: Mapping[int, float] = field(default_factory=dict)
-
-    @property
-    def value(self) -> float | None:
-        return None if self.text is None else float(self.text)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict, the number it rests on with its 95 % interval, and a sentence that says why.
-
-    `p` is that of the number against 0, of the least certain one where several have to hold.
-    """
-
-    verdict: Verdict | Answer
-    why: str
-    ours: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    p: float | None = None
-
-
-class _Rule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ValueRule(_Rule):
+class ValueRule(BaseRule):
     """The interval of the mean lies within a tolerance of the printed number (equivalence)."""
 
     kind: Literal["value"]
@@ -115,7 +64,7 @@ class ValueRule(_Rule):
         return _judgement("undecided", f"the interval crosses an end of {where}", ours)
 
 
-class DifferenceRule(_Rule):
+class DifferenceRule(BaseRule):
     """One arm beats another; by the printed size, where a margin for it was stated before the run.
 
     Without a printed number the margin is one around 0: within it, arms are called equal.
@@ -142,24 +91,29 @@ class DifferenceRule(_Rule):
             sentence += f"; equal where it lies within {self.margin:g} of 0"
         return sentence + "."
 
-    def judge(self, values: Values, printed: Printed) -> Judgement:
+    def judge(
+        self, values: Values, printed: Printed, over_images: Interval | None = None
+    ) -> Judgement:
+        """Judge by the interval over repeats, or by the one over repeats and images if given."""
         pair = Pair.of(values, (self.arm, self.metric), (self.reference, self.metric))
         if pair.n < MINIMUM_REPEATS:
             return _too_few(pair.differences)
+        pair = replace(pair, wide=over_images)
         ours, p = pair.interval, pair.p
+        interval = "the interval over repeats and images" if pair.wide else "the interval"
         around = printed.value or 0.0
         within = self.margin is not None and (
             around - self.margin <= ours.low and ours.high <= around + self.margin
         )
         if printed.value is None and within:
-            why = f"the interval lies within {self.margin:g} of 0"
+            why = f"{interval} lies within {self.margin:g} of 0"
             return _judgement("equal within a margin", why, ours, p)
         if pair.lies(-self.sign):
             side = "below" if self.sign > 0 else "above"
-            return _judgement("opposite", f"the interval lies {side} 0", ours, p)
+            return _judgement("opposite", f"{interval} lies {side} 0", ours, p)
         holds = pair.lies(self.sign)
         side = "above" if self.sign > 0 else "below"
-        why = f"the interval lies {side} 0" if holds else "the interval contains 0"
+        why = f"{interval} lies {side} 0" if holds else f"{interval} contains 0"
         if holds and within:
             why = f"{why} and within {self.margin:g} of {printed.text}, stated before the run"
             return _judgement("reproduced", why, ours, p)
@@ -187,7 +141,7 @@ class DifferenceRule(_Rule):
         return f"{what}{', and' if printed.single_run else ''} excludes {printed.text}{margin}"
 
 
-class OrderRule(_Rule):
+class OrderRule(BaseRule):
     """Arms in one metric (or metrics of one arm) come in the claimed order, largest first."""
 
     kind: Literal["order"]
@@ -230,7 +184,7 @@ class OrderRule(_Rule):
         return _all_on_side(dict(zip(names, pairs, strict=True)), 1)
 
 
-class BoundRule(_Rule):
+class BoundRule(BaseRule):
     """One arm is the highest (sign 1) or the lowest (sign -1) of all named."""
 
     kind: Literal["bound"]
@@ -252,7 +206,7 @@ class BoundRule(_Rule):
         return _all_on_side(pairs, self.sign)
 
 
-class Points(_Rule):
+class Points(BaseRule):
     """Where a printed curve stands: rows of a CSV file beside the claims."""
 
     file: str
@@ -260,7 +214,7 @@ class Points(_Rule):
     method: str
 
 
-class CurveRule(_Rule):
+class CurveRule(BaseRule):
     """A curve of means follows the printed points; what is reported is the median deviation."""
 
     kind: Literal["curve"]
@@ -307,8 +261,42 @@ class CurveRule(_Rule):
         return _judgement("refuted at the printed size" if refuted else "undecided", why, ours)
 
 
+class SpreadRule(BaseRule):
+    """The spread over repeats is the printed one, up to a factor (equivalence of two deviations).
+
+    Both are estimates, the printed one over `printed_n` repeats; normal values are assumed.
+    """
+
+    kind: Literal["spread"]
+    arm: str
+    metric: str
+    printed_n: int = Field(gt=1)
+    factor: float = Field(gt=1)
+
+    def text(self, printed: Printed) -> str:
+        return (
+            f"standard deviation of {self.metric} of {self.arm} over repeats: the 95 % interval of "
+            f"its ratio to {printed.text}, printed over {self.printed_n} repeats, lies between "
+            f"1/{self.factor:g} and {self.factor:g}."
+        )
+
+    def judge(self, values: Values, printed: Printed) -> Judgement:
+        measured = list(values(self.arm, self.metric, None).values())
+        if len(measured) < MINIMUM_REPEATS:
+            return replace(_too_few(measured), ours=None)
+        ratio = spread_ratio_interval(measured, printed.value, self.printed_n)
+        ours = Interval(*(x * printed.value for x in ratio[:3]), ratio.n)
+        why = f"the interval of the ratio is [{ratio.low:.2g}, {ratio.high:.2g}]"
+        if 1 / self.factor <= ratio.low and ratio.high <= self.factor:
+            return _judgement("reproduced", why, ours)
+        if ratio.low > 1 or ratio.high < 1:
+            return _judgement("refuted at the printed size", why, ours)
+        return _judgement("undecided", why, ours)
+
+
 Rule = Annotated[
-    ValueRule | DifferenceRule | OrderRule | BoundRule | CurveRule, Field(discriminator="kind")
+    ValueRule | DifferenceRule | OrderRule | BoundRule | CurveRule | SpreadRule | PrintRule,
+    Field(discriminator="kind"),
 ]
 
 

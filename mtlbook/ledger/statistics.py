@@ -92,6 +92,49 @@ def prediction_interval(values: ArrayLike, *, confidence: float = 0.95) -> Inter
     return _t_interval(values, confidence, of_new_run=True)
 
 
+def resampled_interval(values: ArrayLike, ratio: float, *, confidence: float = 0.95) -> Interval:
+    """Interval of a mean over random splits of *one* sample, which share most of their data.
+
+    Repeats on overlapping parts are not independent: :func:`mean_interval` answers for this sample,
+    and is too narrow for the population that it was drawn from.
+
+    Parameters
+    ----------
+    values : array_like, shape (n, ...)
+        One value a split; of paired differences, the difference.
+    ratio : float
+        Test samples over training samples, not negative.
+    confidence : float
+        As in `mean_interval`.
+
+    Returns
+    -------
+    Interval
+        Mean plus and minus ``t * s * sqrt(1 / n + ratio)``: more splits do not make it narrower
+        than ``ratio`` lets them.
+
+    Raises
+    ------
+    ValueError
+        As `mean_interval`, or if the ratio is negative.
+
+    References
+    ----------
+    C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52, 2003.
+
+    Examples
+    --------
+    >>> plain, honest = mean_interval([1.0, 2.0, 3.0]), resampled_interval([1.0, 2.0, 3.0], 0.5)
+    >>> round((honest.high - honest.low) / (plain.high - plain.low), 3)  # sqrt(1 + 3 / 2)
+    1.581
+    """
+    if not ratio >= 0:
+        raise ValueError(f"ratio: expected a number >= 0, got {ratio}")
+    mean, low, high, n = mean_interval(values, confidence=confidence)
+    wider = math.sqrt(1 + n * ratio)
+    return Interval(mean, mean - (mean - low) * wider, mean + (high - mean) * wider, n)
+
+
 def two_way_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Interval of a mean over repeats and units (tasks, images), both drawn at random and crossed.
 
@@ -101,7 +144,8 @@ def two_way_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval
     Parameters
     ----------
     values : array_like, shape (n_repeats, n_units)
-        At least two of both.
+        At least two of both; NaN where a unit was not measured in a repeat. All that was measured
+        counts the same, units that never were are left out.
     confidence : float
         Probability in (0, 1).
 
@@ -113,7 +157,7 @@ def two_way_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval
     Raises
     ------
     ValueError
-        If the shape is another one or a value is not finite.
+        If the shape is another one, a value is infinite, or a repeat without any.
 
     Notes
     -----
@@ -125,22 +169,68 @@ def two_way_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval
     ----------
     A. C. Cameron, J. B. Gelbach, D. L. Miller, Robust inference with multiway clustering, 2011.
     """
-    values = _checked(values, confidence)
-    if values.ndim != 2 or values.shape[1] < 2:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"values: expected shape (repeats, units), got {values.shape}")
+    measured = ~np.isnan(values)
+    values, measured = values[:, measured.any(axis=0)], measured[:, measured.any(axis=0)]
+    _checked(np.where(measured, values, 0.0), confidence)
+    (r, u), number = values.shape, measured.sum()
+    if u < 2 or not measured.any(axis=1).all():
         raise ValueError(
-            f"values: expected shape (repeats, units), at least (2, 2), got {values.shape}"
+            f"values: expected shape (repeats, units), at least (2, 2), got {values.shape} with "
+            f"{measured.sum(axis=1).min()} units in a repeat"
         )
-    (r, u), base = values.shape, values[0, 0]
-    moved = values - base
-    mean = moved.mean()
-    of_repeats, of_units = moved.mean(axis=1, keepdims=True), moved.mean(axis=0, keepdims=True)
-    residual = moved - of_repeats - of_units + mean
-    by_repeat = ((of_repeats - mean) ** 2).sum() / (r * (r - 1))
-    by_unit = ((of_units - mean) ** 2).sum() / (u * (u - 1))
-    rest = (residual**2).sum() / ((r - 1) * (u - 1)) / (r * u)
+    base = values[measured][0]
+    moved = np.where(measured, values - base, 0.0)
+    mean = moved.sum() / number
+    moved = np.where(measured, moved - mean, 0.0)
+    of_repeats, of_units = moved.sum(axis=1, keepdims=True), moved.sum(axis=0, keepdims=True)
+    by_repeat = (of_repeats**2).sum() / number**2 * r / (r - 1)
+    by_unit = (of_units**2).sum() / number**2 * u / (u - 1)
+    left = moved - of_repeats / measured.sum(axis=1, keepdims=True)
+    left = (left - of_units / measured.sum(axis=0, keepdims=True))[measured]
+    rest = (left**2).sum() / max(number - r - u + 1, 1) / number
     variance = max(by_repeat + by_unit - rest, by_repeat, by_unit)
     half = _quantile(min(r, u) - 1, confidence) * math.sqrt(variance)
     return Interval(float(base + mean), float(base + mean - half), float(base + mean + half), r)
+
+
+def spread_ratio_interval(
+    values: ArrayLike, other: float, n_other: int, *, confidence: float = 0.95
+) -> Interval:
+    """Interval of the ratio of two standard deviations: of `values`, and one known as a number.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        One value a repeat.
+    other : float
+        The other standard deviation, positive, over `n_other` repeats of its own.
+    n_other : int
+    confidence : float
+        Probability in (0, 1).
+
+    Returns
+    -------
+    Interval
+        ``mean`` is the observed ratio.
+
+    Notes
+    -----
+    By Fisher's F distribution; exact for normal values, and far from it for others.
+    """
+    from scipy.special import fdtri
+
+    values = _checked(values, confidence)
+    if other <= 0 or n_other < 2:
+        raise ValueError(f"other, n_other: expected > 0 and >= 2, got {other}, {n_other}")
+    n, ratio = len(values), float(values.std(ddof=1)) / other
+    low, high = (
+        ratio / math.sqrt(fdtri(n - 1, n_other - 1, q))
+        for q in ((1 + confidence) / 2, (1 - confidence) / 2)
+    )
+    return Interval(ratio, low, high, n)
 
 
 def p_value(values: ArrayLike) -> float:
@@ -156,6 +246,21 @@ def p_value(values: ArrayLike) -> float:
         return float(mean == 0)
     t = mean / (values.std(ddof=1) / math.sqrt(n))
     return float(2 * stdtr(n - 1, -abs(t)))
+
+
+def standard_error(interval: Interval, *, confidence: float = 0.95) -> float:
+    """Of the mean of an interval with ``n - 1`` degrees of freedom."""
+    return (interval.high - interval.mean) / _quantile(interval.n - 1, confidence)
+
+
+def p_value_of(interval: Interval, *, confidence: float = 0.95) -> float:
+    """`p_value` of an interval with ``n - 1`` degrees of freedom, such as `two_way_interval`'s."""
+    from scipy.special import stdtr
+
+    error = standard_error(interval, confidence=confidence)
+    if error == 0:
+        return float(interval.mean == 0)
+    return float(2 * stdtr(interval.n - 1, -abs(interval.mean) / error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

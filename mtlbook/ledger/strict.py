@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mtlbook.ledger import audit, consistency, contents, manifest, past, report
-from mtlbook.ledger.claims import ClaimError, load
+from mtlbook.ledger.claims import ClaimError, load, load_tables
 from mtlbook.ledger.contents import Reader
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.findings import Finding
@@ -157,7 +157,7 @@ def _load(root: Path, reader: Reader) -> tuple[list[Finding], dict[str, Result]]
     for path in sorted(now):
         try:
             if path.startswith(contents.CLAIMS) and path.endswith(".yaml"):
-                load(root / path)
+                (load_tables if path.startswith(contents.TABLES) else load)(root / path)
             elif path.startswith(contents.RESULTS) and path.endswith(".json"):
                 result = Result.load(root / path)
                 results[Path(path).stem] = result

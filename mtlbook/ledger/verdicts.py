@@ -13,11 +13,19 @@ from dataclasses import replace
 
 import numpy as np
 
+from mtlbook.ledger import images
 from mtlbook.ledger.claims import Claim
 from mtlbook.ledger.pairs import MINIMUM_REPEATS
 from mtlbook.ledger.placebo import passing
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.rules import CurveRule, DifferenceRule, Judgement, Printed, ValueRule
+from mtlbook.ledger.rules import (
+    CurveRule,
+    DifferenceRule,
+    Judgement,
+    Printed,
+    SpreadRule,
+    ValueRule,
+)
 from mtlbook.ledger.statistics import Interval, holm, two_way_interval
 
 _ANSWERS = {"reproduced": "yes", "direction": "yes", "opposite": "no"}
@@ -41,14 +49,16 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
         In this order: nothing measured is *not attempted*; what was chosen to hit the number is
         *calibrated on it*; on another backbone or other data a size is *not comparable* and a
         difference is judged by its sign alone; what a placebo passes, too, is *undecided*. A
-        question of our own is answered by yes, no, *equal within a margin* or *undecided*.
+        question of our own is answered by yes, no, *equal within a margin* or *undecided*. Where
+        repeats share test images and those were kept, the interval is that over both.
     """
     incomparable = claim.incomparable(result.data.get("stand_in_for"))
     rule = claim.rule
     if incomparable is not None and isinstance(rule, DifferenceRule) and claim.asked_by == "paper":
         # the sign is left: neither the printed size nor the margin around it means anything here
         rule, printed = rule.model_copy(update={"margin": None}), Printed()
-    judgement = rule.judge(result.values, printed)
+    wide = over_images(rule, result) if isinstance(rule, DifferenceRule) else None
+    judgement = rule.judge(result.values, printed, *([wide] if wide else []))
     if judgement.n == 0:
         return judgement
     if claim.asked_by == "us":
@@ -69,14 +79,23 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
     return judgement
 
 
+def over_images(rule: DifferenceRule, result: Result) -> Interval | None:
+    """Interval of a difference over repeats *and* images, where those of every repeat are kept."""
+    if rule.metric != images.METRIC:
+        return None
+    found = images.differences(result, rule.arm, rule.reference)
+    return None if found is None or len(found) < MINIMUM_REPEATS else two_way_interval(found)
+
+
 def two_way(claim: Claim, result: Result) -> Interval | None:
     """Interval of a difference over repeats *and* tasks, where the scores of tasks are stored.
 
     The interval of a verdict is conditional on the tasks (domains, alphabets) that were measured;
-    this one takes them for a sample, too, and is shown beside it.
+    this one takes them for a sample, too, and is shown beside it. None where images are kept: they
+    are the sample then, and the verdict's own interval is over both.
     """
     rule = claim.rule
-    if not isinstance(rule, DifferenceRule):
+    if not isinstance(rule, DifferenceRule) or over_images(rule, result):
         return None
     scores: dict[str, dict[int, list[float]]] = {rule.arm: {}, rule.reference: {}}
     for record in result.records:
@@ -95,8 +114,8 @@ def two_way(claim: Claim, result: Result) -> Interval | None:
 def correct(rows: Sequence[dict]) -> None:
     """Add to each row ``group`` and ``holm``, its p adjusted for all tests of its group.
 
-    A group is a table or figure of a paper, or a family of our own questions on it. A verdict stays
-    as it is; `why` names what the correction does not let survive.
+    A group is a table or figure of a paper, the single numbers of one, or a family of our own
+    questions on it. A verdict stays as it is; `why` names what the correction does not let survive.
     """
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
@@ -114,11 +133,15 @@ def correct(rows: Sequence[dict]) -> None:
 
 
 def group_of(row: dict) -> str:
-    """Return the table or figure of a claim, for our own questions the family in its id."""
+    """Return the table or figure of a claim, for our own questions the family in its id.
+
+    The single numbers of a table are many, and not what a paper argues from: a group of their own.
+    """
     if row["asked_by"] == "us":
         return f"our questions: {row['claim'].split('.')[1]}"
-    return re.split(r"[,;(]", row["where"])[0].strip()
+    table = re.split(r"[,;(]", row["where"])[0].strip()
+    return f"{table}, number by number" if row["kind"] == "cell" else table
 
 
 def _is_size(claim: Claim) -> bool:
-    return isinstance(claim.rule, ValueRule | CurveRule)
+    return isinstance(claim.rule, ValueRule | CurveRule | SpreadRule)

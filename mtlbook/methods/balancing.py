@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mtlbook.methods.base import Method
 from mtlbook.methods.trunk import SharedTrunk
 from mtlbook.relations import Relation
+from mtlbook.tensors import exact
 
 BALANCINGS = ("mgda", "mgda-ub", "pcgrad")
 
@@ -99,24 +100,25 @@ def balanced_backward(
         losses.sum(), [batch.per_task, *own], retain_graph=True, materialize_grads=True
     )
     read = [batch.features] * len(losses) if batch.shared else batch.per_task.unbind(0)
-    if weights.kind == "mgda-ub":
-        rows = in_features.flatten(1)
-        alpha = weights(rows @ rows.mT)
-        combined = torch.autograd.grad(
-            batch.features,
-            trunk,
-            torch.tensordot(alpha, in_features, dims=1),
-            retain_graph=True,
-            materialize_grads=True,
-        )
-    else:
-        jacobian = [
-            torch.autograd.grad(x, trunk, g, retain_graph=True, materialize_grads=True)
-            for x, g in zip(read, in_features, strict=True)
-        ]
-        jacobian = [torch.stack(rows) for rows in zip(*jacobian, strict=True)]  # (T, ...) each
-        alpha = weights(sum(rows.flatten(1) @ rows.flatten(1).mT for rows in jacobian))
-        combined = [torch.tensordot(alpha, rows, dims=1) for rows in jacobian]
+    with exact(losses):
+        if weights.kind == "mgda-ub":
+            rows = in_features.flatten(1)
+            alpha = weights((rows @ rows.mT).to(losses.dtype))
+            combined = torch.autograd.grad(
+                batch.features,
+                trunk,
+                torch.tensordot(alpha.to(in_features), in_features, dims=1),
+                retain_graph=True,
+                materialize_grads=True,
+            )
+        else:
+            jacobian = [
+                torch.autograd.grad(x, trunk, g, retain_graph=True, materialize_grads=True)
+                for x, g in zip(read, in_features, strict=True)
+            ]
+            jacobian = [torch.stack(rows) for rows in zip(*jacobian, strict=True)]  # (T, ...) each
+            alpha = weights(sum(rows.flatten(1) @ rows.flatten(1).mT for rows in jacobian))
+            combined = [torch.tensordot(alpha.to(rows), rows, dims=1) for rows in jacobian]
     if penalty.requires_grad:
         penalty.backward()
     _add_gradients([*trunk, *own], [*combined, *in_heads])

@@ -42,6 +42,8 @@ class CrossStitch(NetworkMethod):
     """
 
     def __init__(self, networks: TaskConvnets, *, own: float = 0.9):
+        if not isinstance(networks, TaskConvnets):
+            raise ValueError(f"networks: expected TaskConvnets, got {type(networks).__name__}")
         stacked, names = networks.shareable, list(networks.convolutions)
         top = max((i + 1 for i, name in enumerate(names) if name not in stacked), default=0)
         super().__init__(networks, names[top:])

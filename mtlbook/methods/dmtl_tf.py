@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from mtlbook.layers import TaskLayer, TaskNetwork
 from mtlbook.methods.base import NetworkMethod
-from mtlbook.tensors import mode_product, unfold
+from mtlbook.tensors import exact, mode_product, unfold
 
 
 class DMTLTF(NetworkMethod):
@@ -62,6 +62,10 @@ class DMTLTF(NetworkMethod):
             raise ValueError(f"tolerance: expected a number in [0, 1), got {tolerance}")
         if isinstance(ranks, Mapping) and set(ranks) != set(self.layers):
             raise ValueError(f"ranks: expected layers {self.layers}, got {tuple(ranks)}")
+        if foreign := [n for n, m in self.regularised.items() if not isinstance(m, TaskLayer)]:
+            raise ValueError(
+                f"network: expected layers whose weights can be replaced by factors, got {foreign}"
+            )
         for name, layer in self.regularised.items():
             chosen = ranks[name] if isinstance(ranks, Mapping) else ranks
             tucker = _Tucker(layer, chosen, tolerance)
@@ -100,8 +104,9 @@ class _Tucker(nn.Module):
         self.axes = _STORED[len(shape)]
 
     def forward(self, core: Tensor, *factors: Tensor) -> Tensor:
-        for mode, factor in enumerate(factors):
-            core = mode_product(core, factor, mode)
+        with exact(core):
+            for mode, factor in enumerate(factors):
+                core = mode_product(core, factor, mode)
         return core.permute(self.axes)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:

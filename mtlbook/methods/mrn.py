@@ -24,6 +24,7 @@ from mtlbook.priors import (
     reciprocal,
 )
 from mtlbook.relations import Relation
+from mtlbook.tensors import exact
 
 
 @dataclass(frozen=True)
@@ -169,15 +170,14 @@ class MRN(NetworkMethod):
         **switches,
     ):
         if layers is None:
-            trunk = () if as_released else network.shareable
-            layers = (*trunk, *([network.head_name] if network.head.tasks > 1 else []))
+            head = network.head_name
+            layers = tuple(n for n in network.separate if n == head or not as_released)
         super().__init__(network, layers)
         self.switches = replace(RELEASED if as_released else Switches(), **switches)
         self.update_every, self.updates = self.switches.update_every, 0
         self._check()
         if self.switches.freeze:
-            for name, layer in network.task_layers.items():
-                layer.requires_grad_(name in self.layers)
+            network.learn_only(self.layers)
         for name, layer in self.regularised.items():
             layer.stack()  # complains of heads that differ in width
             tensor = self.tensor(name).detach()
@@ -204,12 +204,9 @@ class MRN(NetworkMethod):
             raise ValueError(f"weight: expected a number >= 0, got {chosen.weight}")
         if chosen.update_every < 1:
             raise ValueError(f"update_every: expected at least 1, got {chosen.update_every}")
-        if chosen.scale not in ("trace", "none"):
-            raise ValueError(f"scale: expected 'trace' or 'none', got {chosen.scale!r}")
-        if chosen.order not in ("sequential", "simultaneous"):
-            raise ValueError(
-                f"order: expected 'sequential' or 'simultaneous', got {chosen.order!r}"
-            )
+        for name, of in (("scale", ("trace", "none")), ("order", ("sequential", "simultaneous"))):
+            if (given := getattr(chosen, name)) not in of:
+                raise ValueError(f"{name}: expected {of[0]!r} or {of[1]!r}, got {given!r}")
         eps = chosen.eps
         if not isinstance(eps, Mapping):
             eps = {} if eps is None else dict.fromkeys(self.names, eps)
@@ -311,7 +308,8 @@ class MRN(NetworkMethod):
             for name in self.layers:
                 tensor = self.tensor(name)
                 factor = strength if chosen.half else 2 * strength
-                tensor.copy_(proximal_step(tensor, self.covariances(name), factor))
+                new = proximal_step(tensor, self.covariances(name), factor)
+                self.network.task_layers[name].set_weight(new)
         if chosen.max_updates is not None and self.updates >= chosen.max_updates:
             return
         self.updates += 1
@@ -320,11 +318,13 @@ class MRN(NetworkMethod):
             new = {}
             for which in (which for which in self.names if which in chosen.learn):
                 mode = self.mode(name, which)
-                new[which] = self._updated(tensor, seen, which, mode)
+                with exact(tensor):
+                    new[which] = self._updated(tensor, seen, which, mode)
                 if chosen.order == "sequential":
                     seen[mode] = new[which]
             for which, covariance in new.items():
-                self._store(name, which, covariance)
+                with exact(tensor):
+                    self._store(name, which, covariance)
             setattr(self, f"{name}_log_determinant", self._log_determinant(name))
 
     def _updated(

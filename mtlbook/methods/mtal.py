@@ -12,6 +12,7 @@ from mtlbook.backbones import TaskConvnets
 from mtlbook.kernels import (
     MEASURES,
     Similarity,
+    chance_threshold,
     mix,
     pair_share,
     pair_weights,
@@ -19,6 +20,7 @@ from mtlbook.kernels import (
 )
 from mtlbook.methods.base import NetworkMethod
 from mtlbook.relations import Relation
+from mtlbook.tensors import exact
 
 PAIRS = ("all", "cross-task", "mutual-best", "random")
 UNITS = ("filter", "slice")
@@ -43,6 +45,10 @@ class MTAL(NetworkMethod):
         Of ``mtlbook.backbones.kernel_networks``.
     rho : float, or mapping of layer name to float
         Threshold, >= 0. At 1 or more a layer shares nothing: STL, bit for bit.
+    chance : float, optional
+        **Ours**, in place of rho: the threshold of every layer is the similarity that this share of
+        the pairs of random kernels of its shape exceeds, at most 1/2. One rho is another strictness
+        in every layer (``mtlbook.kernels.chance_threshold``).
     pairs : "all" | "cross-task" | "mutual-best" | "random"
         ``"all"``: any two kernels of a layer; those of one task merge duplicates. ``"cross-task"``:
         of two tasks. ``"mutual-best"``: of two tasks, each the other's most similar. ``"random"``
@@ -82,8 +88,9 @@ class MTAL(NetworkMethod):
     def __init__(
         self,
         networks: TaskConvnets,
-        rho: float | Mapping[str, float],
+        rho: float | Mapping[str, float] | None = None,
         *,
+        chance: float | None = None,
         pairs: str = "all",
         unit: str = "filter",
         weights: str = "similarity",
@@ -108,6 +115,8 @@ class MTAL(NetworkMethod):
             raise ValueError(
                 f"layers: expected names among {list(networks.kernel_layers)}, got {unknown}"
             )
+        if (rho is None) == (chance is None):
+            raise ValueError(f"rho, chance: expected one of the two, got {rho} and {chance}")
         if isinstance(rho, Mapping) and set(rho) != set(self.layers):
             raise ValueError(f"rho: expected layers {self.layers}, got {tuple(rho)}")
         if warmup < 0 or update_every < 1:
@@ -115,6 +124,8 @@ class MTAL(NetworkMethod):
                 "warmup, update_every: expected numbers >= 0 and >= 1, got "
                 f"{warmup} and {update_every}"
             )
+        if chance is not None:
+            rho = chance_thresholds(networks, chance, self.layers, unit=unit, similarity=similarity)
         self.rho = {n: float(rho[n] if isinstance(rho, Mapping) else rho) for n in self.layers}
         if bad := {name: value for name, value in self.rho.items() if not value >= 0}:
             raise ValueError(f"rho: expected numbers >= 0, a similarity is a weight, got {bad}")
@@ -167,7 +178,8 @@ class MTAL(NetworkMethod):
             return own
         parts = self.kernels(name)
         w = getattr(self, f"weights_{name}") if self._constant else self._warm(self.weights(name))
-        mixed = mix(w, torch.cat(parts)).split([len(part) for part in parts])
+        with exact(w):
+            mixed = mix(w, torch.cat(parts)).split([len(part) for part in parts])
         return [new.reshape(old.shape) for new, old in zip(mixed, own, strict=True)]
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -176,7 +188,8 @@ class MTAL(NetworkMethod):
     def update(self) -> None:
         """Count the steps, and find the pairs of the kernels as they are now."""
         self.steps += self.update_every
-        self._search()
+        with exact(self.steps):
+            self._search()
 
     @torch.no_grad()
     def _search(self) -> None:
@@ -216,7 +229,7 @@ class MTAL(NetworkMethod):
     def _partners(self, name: str) -> tuple[Tensor, Tensor]:
         """Kernels of task s with a partner in task t, (T, T); kernels of each task, (T,)."""
         owner = getattr(self, f"owner_{name}")
-        own = torch.nn.functional.one_hot(owner, len(self.tasks)).to(self.network.head.weight[0])
+        own = torch.nn.functional.one_hot(owner, len(self.tasks)).to(self.kernels(name)[0])
         if name not in self.sharing_layers:
             return own.mT @ (0 * own), own.sum(0)
         w = self.weights(name)
@@ -253,6 +266,37 @@ def units(kernels: Sequence[Tensor], unit: str = "filter") -> list[Tensor]:
     if unit == "slice" or len({k.shape[1:] for k in kernels}) > 1:
         return [k.flatten(0, 1) for k in kernels]
     return list(kernels)
+
+
+def chance_thresholds(
+    networks: TaskConvnets,
+    chance: float,
+    layers: Sequence[str] | None = None,
+    *,
+    unit: str = "filter",
+    similarity: Similarity = "cosine",
+) -> dict[str, float]:
+    """The similarity that a share ``chance`` of the pairs of random kernels exceeds, by layer.
+
+    Parameters
+    ----------
+    networks : TaskConvnets
+        Of which the shapes count alone.
+    chance : float
+        In (0, 1/2]: above one half the threshold would be negative.
+    layers : sequence of str, optional
+    unit, similarity
+        As in :class:`MTAL`; a law of chance is known of the cosine and of Pearson's correlation.
+    """
+    if similarity not in ("cosine", "pearson"):
+        raise ValueError(f"chance: expected similarity 'cosine' or 'pearson', got {similarity!r}")
+    if not 0 < chance <= 0.5:
+        raise ValueError(f"chance: expected a share in (0, 1/2], got {chance}")
+    lost = int(similarity == "pearson")  # the direction of the mean
+    return {
+        name: chance_threshold(units(networks.kernels(name), unit)[0][0].numel() - lost, chance)
+        for name in (networks.kernel_layers if layers is None else layers)
+    }
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from mtlbook.methods.trunk import SharedTrunk
 from mtlbook.relations import Relation
 from mtlbook.saliency import pairwise_distances, task_saliency
 from mtlbook.tasks import TaskSet
+from mtlbook.tensors import exact
 
 KERAS_ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-7}
 
@@ -137,15 +138,16 @@ class SRDML(SharedTrunk):
             return super().penalty()
         if self.batch is None:
             raise RuntimeError("penalty: expected a forward pass with gradients before it")
-        features = self.batch.features
-        saliency = task_saliency(
-            self.heads, features, create_graph=True, reduction=self.spatial, scalar=self.scalar
-        )
-        distances = pairwise_distances(saliency, self.distance)[self.pairs[0], self.pairs[1]]
-        if self.reduction == "mean":
-            distances = distances / len(features)
-        self.distances = distances.detach()
-        return self.weight * (self.omega() @ distances)
+        features = self.batch.features.to(self.coupling.dtype)  # a trunk's may be rounded
+        with exact(features):
+            saliency = task_saliency(
+                self.heads, features, create_graph=True, reduction=self.spatial, scalar=self.scalar
+            )
+            distances = pairwise_distances(saliency, self.distance)[self.pairs[0], self.pairs[1]]
+            if self.reduction == "mean":
+                distances = distances / len(features)
+            self.distances = distances.detach()
+            return self.weight * (self.omega() @ distances)
 
     def backward(self, losses: Tensor, penalty: Tensor) -> None:
         if self.weighting is None:
@@ -166,7 +168,8 @@ class SRDML(SharedTrunk):
             self.coupling.copy_(project(moved, self.beta))
             return
         omega = self.omega()
-        gradient = self.weight * (self.beta * d - omega @ d) / self._total()
+        with exact(d):
+            gradient = self.weight * (self.beta * d - omega @ d) / self._total()
         if self.as_released:
             step = fresh_adam_step(gradient, 3 * self.steps)
         else:

@@ -154,7 +154,7 @@ class TNRDMTL(NetworkMethod):
             stack = layer.stack()
             threshold = self.step_size * getattr(self, f"gamma_{name}")
             shrunk = singular_value_threshold(unfold(stack, -1), threshold)
-            stack.copy_(fold(shrunk, -1, stack.shape))
+            layer.set_stack(fold(shrunk, -1, stack.shape))
 
     def sharing_strength(self) -> dict[str, float]:
         """``1 - norm / initial norm`` of every layer.

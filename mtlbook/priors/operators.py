@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mtlbook.tensors import mode_product
+from mtlbook.tensors import exact, mode_product
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,8 @@ def quadratic_form(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
     >>> quadratic_form(w, [None, None, 2 * torch.eye(4)])
     tensor(12.)
     """
-    return _QuadraticForm.apply(w, tuple(covariances))
+    with exact(w):
+        return _QuadraticForm.apply(w, tuple(covariances))
 
 
 def log_determinant_term(shape: Sequence[int], covariances: Sequence[Covariance]) -> Tensor:

@@ -25,7 +25,7 @@ from mtlbook.workflow.catalogue import (
 )
 from mtlbook.workflow.collection import collect, read_runs, recorded
 from mtlbook.workflow.execution import RunError, execute_run, is_current, set_stale_aside
-from mtlbook.workflow.rerun import Repetition, rerun_random
+from mtlbook.workflow.rerun import Repetition, rerun_random, write_report
 from mtlbook.workflow.schedule import priorities
 from mtlbook.workflow.supervision import reproduce, snakemake_command
 
@@ -48,4 +48,5 @@ __all__ = [
     "rerun_random",
     "set_stale_aside",
     "snakemake_command",
+    "write_report",
 ]

@@ -35,7 +35,10 @@ class Profile(BaseModel):
 
 
 class Experiment(BaseModel):
-    """One entry of ``experiments.yaml``."""
+    """One entry of ``experiments.yaml``.
+
+    ``instead_of`` names the experiment that takes its place on a laptop.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,6 +46,7 @@ class Experiment(BaseModel):
     title: str
     notebook: str
     data: str | list[str] | None = None
+    instead_of: str | None = None
     profiles: dict[Literal["smoke", "laptop", "paper"], Profile] = Field(min_length=1)
 
     @property
@@ -76,6 +80,8 @@ class Run:
         The experiments whose choices it takes over: its parameter ``tuned_by``.
     skip : str or None
         Why the run cannot be made now.
+    missing : tuple of str
+        The data sets that are not here.
     """
 
     profile: str
@@ -87,6 +93,7 @@ class Run:
     data: dict[str, str] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
     skip: str | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -202,7 +209,7 @@ def _runs(
     if "result" not in defaults:
         raise WorkflowError(f"{name}: notebook {experiment.notebook} has no parameter 'result'")
     given = {"data": experiment.sets[0]} if experiment.sets and "data" in defaults else {}
-    missing = [why for data in experiment.sets if (why := _missing_data(name, data))]
+    missing = {data: why for data in experiment.sets if (why := _missing_data(name, data))}
     data = {} if missing else {each: _identity(each) for each in experiment.sets}
     taken: set[str] = set()
     for values in itertools.product(*chosen.each.values()):
@@ -218,8 +225,10 @@ def _runs(
         taken.add(run)
         folder = repository.runs(root) / profile / name
         uses = _tunings(name, parameters, known)
-        skip = "; ".join(missing) or None
-        yield Run(profile, name, run, notebook, parameters, folder, data, uses, skip)
+        skip = "; ".join(missing.values()) or None
+        yield Run(
+            profile, name, run, notebook, parameters, folder, data, uses, skip, tuple(missing)
+        )
 
 
 def _tunings(name: str, parameters: Mapping[str, Any], known: Collection[str]) -> tuple[str, ...]:

@@ -137,7 +137,8 @@ def reproduce(
                 process.wait()
         missing = [run for run in unfinished if not run.result.exists()]
         if process.returncode and not any(run.failed.exists() for run in missing):
-            print("".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-20:]))
+            text = log.read_text(encoding="utf-8", errors="replace")
+            print("".join(text.splitlines(keepends=True)[-20:]))
             print(f"Snakemake failed ({process.returncode}); its log: {log}")
         return missing
 

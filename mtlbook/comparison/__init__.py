@@ -1,0 +1,219 @@
+"""All methods that apply, side by side on your own tasks: ``mtlbook compare DATA``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtlbook.comparison.arms import CANDIDATES, NETWORKS, START, Choice, Protocol, choose
+from mtlbook.comparison.checks import check
+from mtlbook.comparison.judging import MARGIN, Judgement, judge
+from mtlbook.comparison.reading import Data, read
+from mtlbook.comparison.report import as_html, as_text
+from mtlbook.comparison.running import run, study_of, write_text
+from mtlbook.comparison.splits import standardise
+from mtlbook.ledger.results import Result
+from mtlbook.methods import Method
+from mtlbook.tasks import TaskSet
+
+__all__ = ["CANDIDATES", "Comparison", "Data", "Protocol", "check", "compare", "read", "train"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes
+    ----------
+    result : Result
+        Every number of every repeat.
+    judgement : Judgement
+    html : str
+        The report.
+    """
+
+    result: Result
+    judgement: Judgement
+    html: str
+
+    def __str__(self) -> str:
+        return as_text(self.judgement)
+
+
+def compare(
+    data: str | os.PathLike | TaskSet | Data,
+    *,
+    arms: Iterable[str] | None = None,
+    network: str = "auto",
+    repeats: int = 10,
+    trials: int = 8,
+    output: str | os.PathLike | None = None,
+    margin: float = MARGIN,
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda text: None,
+    protocol: Mapping[str, Any] | None = None,
+    **reading: Any,
+) -> Comparison:
+    """Compare all methods that apply to some tasks, under one protocol and one budget.
+
+    Parameters
+    ----------
+    data : path, TaskSet or Data
+        As :func:`read` takes it.
+    arms : iterable of str, optional
+        Names of :data:`CANDIDATES`; by default all that the tasks admit.
+    network : "auto" | "linear" | "mlp" | "convnet"
+        "auto": convnet for images, linear for features of a pretrained network, else mlp.
+    repeats : int
+        Random splits, at least 5.
+    trials : int
+        Settings that every arm may choose from.
+    output : path, optional
+        A folder for ``report.html`` and ``result.json``; with it an interrupted comparison goes on
+        where it stopped.
+    margin : float
+        Points within which two arms are equal.
+    device : str
+    tell : callable
+        Is told the progress, a line at a time.
+    protocol : mapping, optional
+        Other fields of :class:`Protocol`, such as ``{"steps": 600}``.
+    **reading
+        Of :func:`read`.
+
+    Raises
+    ------
+    ValueError
+        If the data cannot be compared; the message says what was expected and what came.
+    """
+    if repeats < 5:
+        raise ValueError(
+            f"repeats: expected at least 5, below which nothing is said, got {repeats}"
+        )
+    if trials < 1:
+        raise ValueError(f"trials: expected at least 1, got {trials}")
+    found = read(data, **reading)
+    warnings = check(found)
+    chosen, settled = _settle(found, network, arms, trials, dict(protocol or {}))
+    path = None if output is None else Path(output) / "result.json"
+    result = run(
+        found.tasks,
+        chosen,
+        settled,
+        repeats=repeats,
+        trials=trials,
+        path=path,
+        device=device,
+        tell=tell,
+    )
+    judgement = judge(result, margin=margin)
+    asked = {"arms": arms, "network": network, "repeats": repeats, "trials": trials}
+    asked |= {"output": output, "margin": margin, **reading}
+    html = as_html(
+        result,
+        judgement,
+        found.notes,
+        warnings,
+        _command(data, asked, protocol or {}),
+        _code(data, judgement, settled, reading),
+    )
+    if output is not None:
+        write_text(Path(output) / "report.html", html)
+    return Comparison(result, judgement, html)
+
+
+def _settle(
+    found: Data, network: str, arms: Iterable[str] | None, trials: int, changes: dict[str, Any]
+) -> tuple[Choice, Protocol]:
+    """The arms and the protocol for some tasks."""
+    images = found.tasks[0].inputs.ndim == 4
+    if network == "auto":
+        pretrained = any("EfficientNet" in note for note in found.notes)
+        network = "convnet" if images else "linear" if pretrained else "mlp"
+    if network not in NETWORKS:
+        raise ValueError(f"network: expected auto or one of {NETWORKS}, got {network!r}")
+    if network == "convnet" and not images:
+        shape = tuple(found.tasks[0].inputs.shape[1:])
+        raise ValueError(f"network: expected images (channels, height, width), got {shape}")
+    if unknown := sorted(set(changes) - set(vars(Protocol()))):
+        raise ValueError(f"protocol: expected fields {list(vars(Protocol()))}, got {unknown}")
+    protocol = replace(Protocol(network=network), **changes)
+    return choose(found.tasks, network, trials, arms), protocol
+
+
+def train(
+    data: str | os.PathLike | TaskSet | Data,
+    arm: str,
+    settings: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    protocol: Mapping[str, Any] | None = None,
+    **reading: Any,
+) -> Method:
+    """Train one arm on all samples of some tasks: what a report advises.
+
+    Inputs, and targets of regressions, are standardised as in the comparison, by all samples here.
+
+    Parameters
+    ----------
+    data : path, TaskSet or Data
+    arm : str
+        A name of :data:`CANDIDATES`.
+    settings : mapping
+        Fields of :class:`Protocol` that the arm has chosen.
+    seed : int
+        Of the weights and of the order of the samples.
+    device, protocol, **reading
+        As in :func:`compare`.
+    """
+    found = read(data, **reading)
+    check(found)
+    changes = {"network": "auto", **(protocol or {})}
+    network = changes.pop("network")
+    choice, settled = _settle(found, network, [arm], 1, changes)
+    whole = standardise({"train": found.tasks})
+    study = study_of(choice, settled)
+    row = replace(choice.arms[arm], configurations=[dict(settings)])
+    study = replace(study, arms={arm: row, **START})
+    return study.train(arm, whole, seed, 0, device=device).method
+
+
+def _arguments(options: Mapping[str, Any]) -> list[str]:
+    """Options of the command line that differ from nothing."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is None or value == () or value == []:
+            continue
+        values = [value] if isinstance(value, str | int | float | os.PathLike) else list(value)
+        words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def _command(data: Any, asked: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    if not isinstance(data, str | os.PathLike):
+        asked = {k: v for k, v in asked.items() if v is not None}
+        pairs = ", ".join(f"{k}={v!r}" for k, v in asked.items() if k != "output")
+        return f"mtlbook.compare(tasks, {pairs}, protocol={dict(protocol)!r})"
+    changes = [f"{name}={value}" for name, value in protocol.items()]
+    return shlex.join(
+        ["mtlbook", "compare", str(data), *_arguments({**asked, "protocol": changes})]
+    )
+
+
+def _code(data: Any, judgement: Judgement, settled: Protocol, reading: Mapping[str, Any]) -> str:
+    row = next(row for row in judgement.rows if row.arm == judgement.advised)
+    default = vars(Protocol())
+    changed = {k: v for k, v in vars(settled).items() if v != default[k] or k == "network"}
+    source = repr(str(data)) if isinstance(data, str | os.PathLike) else "tasks"
+    options = "".join(f", {k}={v!r}" for k, v in reading.items() if v is not None and v != [])
+    return (
+        "from mtlbook.comparison import train\n\n"
+        f"settings = {row.settings!r}\n"
+        f"method = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
+        "# method([inputs of task 1, inputs of task 2, ...]) gives all outputs\n"
+    )

@@ -1,0 +1,179 @@
+"""What a comparison says: gains with intervals that keep their word, and which arm to take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtlbook.comparison.arms import CANDIDATES
+from mtlbook.ledger.results import Result
+from mtlbook.ledger.statistics import Interval, holm, mean_interval, resampled_interval
+
+FEWEST = 5  # repeats, below which nothing is said
+MARGIN = 1.0  # points: a difference that nobody would act on
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm.
+
+    Attributes
+    ----------
+    arm, title : str
+    mean : Interval
+        Of its score, over the repeats.
+    gain : Interval or None
+        Over single-task learning, paired, for other samples of the same tasks.
+    here : Interval or None
+        The same for these samples alone: narrower, and says nothing of others.
+    p : float
+        Of no gain, with Holm's correction for all arms.
+    verdict : "helps" | "hurts" | "equal" | "undecided" | "reference" | "failed"
+    worst : float
+        The least of the tasks' mean gains.
+    loss : float
+    seconds : float
+        A training.
+    settings : dict
+    needed : float or None
+        How many times the samples would decide, were the gain what it looks like.
+    """
+
+    arm: str
+    title: str
+    mean: Interval
+    gain: Interval | None
+    here: Interval | None
+    p: float
+    verdict: str
+    worst: float
+    loss: float
+    seconds: float
+    settings: dict
+    needed: float | None
+    per_task: list[float]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All arms, the advised one, and why."""
+
+    rows: list[Row]
+    failed: dict[str, int]
+    advised: str
+    reason: str
+    margin: float
+    ratio: float
+
+
+def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
+    """Judge a finished comparison.
+
+    The rule, which no result has changed: an arm helps (hurts) if the interval of its gain over
+    single-task learning lies above (below) 0, is equal if it lies within the margin, and else it is
+    undecided. Advised is the simplest arm whose mean is within the margin of the best mean.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than five repeats of single-task learning.
+    """
+    base = result.values("stl", "score")
+    if len(base) < FEWEST:
+        raise ValueError(f"repeats: expected at least {FEWEST} of 'stl', got {len(base)}")
+    ratio = result.data["test"] / result.data["train"]
+    names = [arm for arm in CANDIDATES if arm in result.settings["chosen"]]
+    whole = [arm for arm in names if len(result.values(arm, "score")) == len(base)]
+    failed = {arm: len(result.values(arm, "failed")) for arm in names if arm not in whole}
+    others = [arm for arm in whole if arm != "stl"]
+    p_values = dict(
+        zip(others, holm([_p(_pairs(result, a, "stl"), ratio) for a in others]), strict=True)
+    )
+    rows = [_row(result, arm, ratio, margin, p_values.get(arm, 1.0)) for arm in whole]
+    advised, reason = _advise(rows, margin)
+    return Judgement(rows, failed, advised, reason, margin, ratio)
+
+
+def _pairs(result: Result, arm: str, other: str) -> np.ndarray:
+    a, b = result.values(arm, "score"), result.values(other, "score")
+    return np.array([a[r] - b[r] for r in sorted(a.keys() & b.keys())])
+
+
+def _p(values: np.ndarray, ratio: float) -> float:
+    """Two-sided p of no difference, by the corrected resampled t test."""
+    from scipy.special import stdtr
+
+    spread = values.std(ddof=1)
+    if spread <= 1e-12 * np.abs(values).max(initial=0):
+        return float(values.mean() == 0)
+    n = len(values)
+    t = values.mean() / (spread * math.sqrt(1 / n + ratio))
+    return float(2 * stdtr(n - 1, -abs(t)))
+
+
+def _row(result: Result, arm: str, ratio: float, margin: float, p: float) -> Row:
+    scores = result.values(arm, "score")
+    losses, seconds = result.values(arm, "loss"), result.values(arm, "seconds")
+    gain = here = needed = None
+    verdict, worst = "reference", 0.0
+    per_task = np.array([_per_task(result, arm, r) for r in sorted(scores)])
+    if arm != "stl":
+        values = _pairs(result, arm, "stl")
+        gain, here = resampled_interval(values, ratio), mean_interval(values)
+        verdict = verdict_of(gain, margin)
+        base = np.array([_per_task(result, "stl", r) for r in sorted(scores)])
+        worst = float((per_task - base).mean(0).min())
+        if verdict == "undecided" and abs(gain.mean) > 1e-9:
+            # the half width falls with the root of the number of samples, the splits' shares kept
+            needed = ((gain.high - gain.mean) / abs(gain.mean)) ** 2
+    place = result.settings["chosen"][arm]
+    return Row(
+        arm=arm,
+        title=CANDIDATES[arm].title,
+        mean=mean_interval(list(scores.values())),
+        gain=gain,
+        here=here,
+        p=p,
+        verdict=verdict,
+        worst=worst,
+        loss=float(np.mean(list(losses.values()))),
+        seconds=float(np.median(list(seconds.values()))) if seconds else float("nan"),
+        settings=result.settings["configurations"][arm][int(place)],
+        needed=needed,
+        per_task=per_task.mean(0).round(3).tolist(),
+    )
+
+
+def verdict_of(gain: Interval, margin: float) -> str:
+    """ "helps", "hurts", "equal" or "undecided"."""
+    if gain.low > 0:
+        return "helps"
+    if gain.high < 0:
+        return "hurts"
+    return "equal" if -margin <= gain.low and gain.high <= margin else "undecided"
+
+
+def _per_task(result: Result, arm: str, repeat: int) -> list[float]:
+    return next(
+        r["per_task"]
+        for r in result.records
+        if r["arm"] == arm and r["metric"] == "score" and r["repeat"] == repeat
+    )
+
+
+def _advise(rows: list[Row], margin: float) -> tuple[str, str]:
+    """The simplest arm whose mean is as good as the best one's, and how sure that is."""
+    best = max(row.mean.mean for row in rows)
+    row = next(row for row in rows if row.mean.mean >= best - margin)  # simple ones come first
+    if row.arm == "stl":
+        return row.arm, f"no arm has a mean that is more than {margin:g} above its own"
+    gain = f"{row.gain.mean:+.2f}, interval {row.gain.low:+.2f} to {row.gain.high:+.2f}"
+    gain = gain.replace("-", "−")
+    why = "it has the best mean, or is simpler than the one that has and as good within the margin"
+    sure = {
+        "helps": "its gain over single-task learning is beyond doubt",
+        "equal": "its gain over single-task learning is within the margin",
+    }.get(row.verdict, "whether it gains over single-task learning is undecided, not certain")
+    return row.arm, f"{why}; {sure} ({gain})"

@@ -1,0 +1,203 @@
+"""Tune and compare arms on somebody's tasks, in small steps that an interruption does not lose."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlbook.comparison import arms as table
+from mtlbook.comparison.arms import Choice, Protocol
+from mtlbook.comparison.splits import Shares, parts_of, standardise
+from mtlbook.ledger.files import write_atomically
+from mtlbook.ledger.results import Result, ResultError
+from mtlbook.methods import Method
+from mtlbook.study import Add, Outcome, Parts, Study, Trial
+from mtlbook.tasks import TaskSet
+from mtlbook.training import evaluate, pick_device
+
+CHUNK = 1024  # samples at a time where they are only read
+TUNING_SPLITS = (1000, 1001)  # of the training parts on which numbers are chosen; no repeat's
+
+
+def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
+    """The parts of one repeat, standardised by what is trained on."""
+    return standardise(parts_of(tasks, repeat, Shares(protocol.train, protocol.validation)))
+
+
+def optimiser(parameters: Iterable[Tensor], *, lr: float, momentum: float, decay: float):
+    """SGD with momentum."""
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+
+
+def training(trial: Trial) -> dict[str, Any]:
+    """What all arms have in common."""
+    p = trial.protocol
+    chosen = partial(optimiser, lr=p.lr, momentum=p.momentum, decay=p.decay)
+    return {"steps": p.steps, "batch_size": p.batch_size, "optimizer": chosen}
+
+
+def scores(method: Method, part: TaskSet) -> tuple[list[float], float]:
+    """Of each task the score in percent, the larger the better, and the mean log loss.
+
+    Classification: accuracy. Regression: explained variance, 100 minus the squared error in percent
+    of the target's variance in the training part; it can be negative.
+    """
+    found = evaluate(method, part, chunk=CHUNK)
+    if found.metric == "rmse":
+        return [100 * (1 - rmse**2) for rmse in found.per_task], found.mean_loss
+    return found.per_task, found.mean_loss
+
+
+def score(method: Method, part: TaskSet) -> Sequence[float]:
+    """What validation judges: the mean score of the tasks."""
+    per_task, _ = scores(method, part)
+    return [sum(per_task) / len(per_task)]
+
+
+def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
+    """``score`` with every task's, ``loss``, and what the method holds of the tasks' relation."""
+    per_task, loss = scores(outcome.method, parts["test"])
+    per_task = [round(x, 4) for x in per_task]
+    add(metric="score", value=sum(per_task) / len(per_task), per_task=per_task)
+    add(metric="loss", value=loss)
+    relation = outcome.method.relation()
+    if relation is not None and bool(relation.matrix.isfinite().all()):
+        matrix = [[round(x, 4) for x in row] for row in relation.matrix.tolist()]
+        add.curve("relation", {"matrix": matrix, "meaning": relation.meaning})
+
+
+def study_of(choice: Choice, protocol: Protocol) -> Study:
+    """The study of these arms, whose numbers are the user's: no version of ours names them."""
+    return Study(
+        name="comparison",
+        arms={**choice.arms, **table.START},
+        protocol=protocol,
+        split=split,
+        training=training,
+        measure=measure,
+        score=score,
+        tuning_splits=TUNING_SPLITS,
+    )
+
+
+def run(
+    tasks: TaskSet,
+    choice: Choice,
+    protocol: Protocol,
+    *,
+    repeats: int,
+    trials: int,
+    path: Path | None,
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Choose every arm's numbers on validation data, then train and test it in every repeat.
+
+    What is finished is in the file at ``path`` after each arm's tuning and each training, and is
+    not done again.
+
+    Raises
+    ------
+    ValueError
+        If the file holds a comparison of other data or under other settings.
+    """
+    study = study_of(choice, protocol)
+    parameters = {
+        "protocol": {f.name: getattr(protocol, f.name) for f in fields(protocol)},
+        "trials": trials,
+    }
+    begun = Result.begin(
+        "comparison",
+        parameters,
+        tasks,
+        splits=split(tasks, 0, protocol),
+        device=str(pick_device(device)),
+        settings={"names": tasks.names, "loss": tasks[0].loss, "left_out": choice.left_out},
+    )
+    result = _resumed(begun, path)
+    todo = len(choice.arms) * (trials * len(TUNING_SPLITS) + repeats)
+    done, started = 0, time.perf_counter()
+
+    def step(text: str, work: int, action: Callable[[], object] | None) -> None:
+        nonlocal done
+        if action is not None:
+            action()
+            if path is not None:
+                _keep(result, path)
+        done += work
+        spent = time.perf_counter() - started
+        tell(f"{100 * done / todo:3.0f} %  {spent:6.0f} s  {text}")
+
+    for arm in choice.arms:
+        known = arm in result.settings.get("chosen", {})
+        tune = partial(study.tune, result, tasks, arms=[arm], device=device)
+        step(f"{arm}: numbers", trials * len(TUNING_SPLITS), None if known else tune)
+    values = {arm: result.settings["chosen"][arm] for arm in choice.arms}
+    for repeat in range(repeats):
+        for arm in choice.arms:
+            known = repeat in result.values(arm, "score") or repeat in result.values(arm, "failed")
+            compare = partial(_compare, study, result, tasks, arm, repeat, values, device)
+            step(f"{arm}: repeat {repeat + 1} of {repeats}", 1, None if known else compare)
+    return result
+
+
+def _compare(
+    study: Study,
+    result: Result,
+    tasks: TaskSet,
+    arm: str,
+    repeat: int,
+    values: Mapping[str, float],
+    device: str,
+) -> None:
+    """One training of one arm; a divergence is a result, too."""
+    start = time.perf_counter()
+    kept = dict(result.settings["chosen"])
+    try:
+        study.compare(result, tasks, arms=[arm], repeats=[repeat], values=values, device=device)
+        seconds = time.perf_counter() - start
+        result.add(arm=arm, repeat=repeat, metric="seconds", value=seconds)
+    except FloatingPointError:
+        result.add(arm=arm, repeat=repeat, metric="failed", value=1)
+    result.settings["chosen"] = kept
+
+
+def _keep(result: Result, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result.save(path)
+
+
+def _resumed(begun: Result, path: Path | None) -> Result:
+    """What is in the file, if it is of the same data and settings."""
+    if path is None or not path.exists():
+        return begun
+    try:
+        found = Result.load(path)
+    except ResultError as error:
+        raise ValueError(f"{error}; delete it, or write elsewhere with --output") from error
+    same = json.loads(json.dumps([begun.parameters, begun.data, begun.settings["names"]]))
+    if [found.parameters, found.data, found.settings.get("names")] != same:
+        raise ValueError(
+            f"{path}: expected a comparison of these data under these settings, got another one; "
+            "delete it, or write elsewhere with --output"
+        )
+    found.settings["left_out"] = begun.settings["left_out"]
+    found.device, found._started = begun.device, begun._started
+    return found
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write a file whole or not at all, its folder with it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return path

@@ -1,0 +1,83 @@
+"""Own runs held against the committed ones, number by number.
+
+A run is the same where experiment, name and parameters are: only then are its numbers expected to
+come out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtlbook.ledger.merging import compare_runs
+from mtlbook.ledger.results import Result
+
+TOLERANCE = 0.02  # relative, of every number: other processors round otherwise
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How finished runs compare with the committed ones.
+
+    Attributes
+    ----------
+    same : sequence of str
+        Runs that agree in every number, within `TOLERANCE`.
+    differing : mapping of str to list of str
+        The others of the same parameters, with a sentence for each number that differs.
+    elsewhere : sequence of str
+        Runs that no committed result holds under these parameters: another profile's.
+    whole : frozenset of str
+        Experiments of which every committed run was made again: verdicts can be compared.
+    """
+
+    same: Sequence[str] = ()
+    differing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    elsewhere: Sequence[str] = ()
+    whole: frozenset[str] = frozenset()
+
+
+def agreement(
+    own: Mapping[str, Mapping[str, Result]], committed: Mapping[str, Result]
+) -> Agreement:
+    """Compare finished runs, by experiment and run, with the committed results by experiment."""
+    same, differing, elsewhere, whole = [], {}, [], set()
+    for experiment, runs in own.items():
+        result = committed.get(experiment)
+        entries = result.provenance.get("runs", []) if result else []
+        known = {run: about for entry in entries for run, about in entry.get("of", {}).items()}
+        met = set()
+        for run, fresh in runs.items():
+            name = f"{experiment} {run}"
+            if run not in known or not _as_recorded(fresh, known[run], result):
+                elsewhere.append(name)
+                continue
+            met.add(run)
+            found, _ = compare_runs(result, fresh, tolerance=TOLERANCE)
+            if found:
+                differing[name] = found
+            else:
+                same.append(name)
+        if known and met == set(known) == set(runs):
+            whole.add(experiment)
+    return Agreement(same, differing, elsewhere, frozenset(whole))
+
+
+def _as_recorded(fresh: Result, of_run: Mapping[str, Any], committed: Result) -> bool:
+    """Whether a run has the parameters of the committed one; one more or less is no difference.
+
+    Old results hold those of all runs together, with a list where they differ.
+    """
+    recorded = of_run.get("parameters")
+    if recorded is None:
+        together = committed.parameters
+        return all(
+            value == together[name]
+            or (isinstance(together[name], list) and value in together[name])
+            for name, value in fresh.parameters.items()
+            if name in together
+        )
+    return all(
+        value == recorded[name] for name, value in fresh.parameters.items() if name in recorded
+    )

@@ -1,0 +1,658 @@
+"""``mtlbook compare``: from somebody's file to a report, and what it refuses."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mtlbook
+from mtlbook.cli import main
+from mtlbook.comparison import CANDIDATES, Protocol, check, compare, read, train
+from mtlbook.comparison.arms import NEEDS, choose
+from mtlbook.comparison.judging import judge, verdict_of
+from mtlbook.comparison.report import number, signed
+from mtlbook.comparison.running import run
+from mtlbook.comparison.splits import Shares, parts_of, standardise, units_of
+from mtlbook.ledger.results import Result
+from mtlbook.ledger.statistics import Interval, mean_interval, resampled_interval
+from mtlbook.methods import Method
+from mtlbook.tasks import Task, TaskSet
+
+FAST = {"steps": 4, "hidden": 6}
+
+
+def rows(tasks=3, n=24, kind="number", seed=0):
+    """Lines of a table: tasks that have most of their weights in common."""
+    generator = np.random.default_rng(seed)
+    w = generator.normal(size=4)
+    lines = []
+    for t in range(tasks):
+        own = w + 0.2 * generator.normal(size=4)
+        for i in range(n):
+            x = generator.normal(size=4)
+            y = float(x @ own)
+            target = round(y, 4) if kind == "number" else ("high" if y > 0 else "low")
+            lines.append(
+                [f"shop {t}", *x.round(4), ["red", "blue"][i % 2], target, 100 * t + i // 2]
+            )
+    return lines
+
+
+HEADER = ["task", "a", "b", "c", "d", "colour", "target", "client"]
+
+
+def table(path, lines, header=HEADER, **options):
+    with open(path, "w", newline="", encoding=options.pop("encoding", "utf-8")) as file:
+        csv.writer(file, **options).writerows([header, *lines])
+    return path
+
+
+def taskset(outputs=(2, 2, 2), n=24, loss="cross_entropy", groups=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tasks = []
+    for t, k in enumerate(outputs):
+        x = torch.randn(n, 5, generator=generator)
+        if loss == "cross_entropy":
+            y, options = torch.arange(n) % k, {"classes": k}
+        else:
+            y, options = x[:, :k] + 0.1 * torch.randn(n, k, generator=generator), {"loss": loss}
+        if groups:
+            options["groups"] = torch.arange(n) // 3 + 50 * t
+        tasks.append(Task(f"t{t}", x, y, **options))
+    return TaskSet("made up", tasks)
+
+
+# Reading
+
+
+def test_a_table_becomes_tasks(tmp_path):
+    found = read(table(tmp_path / "x.csv", rows()), group="client")
+    assert found.tasks.names == ["shop 0", "shop 1", "shop 2"]
+    assert found.features == ["a", "b", "c", "d", "colour=blue", "colour=red"]
+    assert [len(task) for task in found.tasks] == [24] * 3 and found.tasks[0].loss == "mse"
+    assert found.tasks[1].groups is not None and found.tasks[0].inputs[:, 4:].sum(1).eq(1).all()
+    expected = torch.tensor([line[-2] for line in rows()[24:48]])
+    torch.testing.assert_close(found.tasks[1].targets[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("x.csv", {"delimiter": ";"}),
+        ("x.tsv", {"delimiter": "\t"}),
+        ("x.csv", {"encoding": "utf-8-sig"}),
+        ("umlaut ä.csv", {}),
+    ],
+)
+def test_dialects_of_tables(tmp_path, name, options):
+    found = read(table(tmp_path / name, rows(kind="text"), **options), drop=["client"])
+    assert len(found.tasks) == 3 and found.tasks.outputs == [2, 2, 2]
+
+
+def test_arrays_become_tasks(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 3 + 1
+    np.savez(tmp_path / "one.npz", x=x, y=y, task=np.repeat(["a", "b"], 15), group=np.arange(30))
+    np.savez(tmp_path / "two.npz", x_a=x[:15], y_a=y[:15], x_b=x[15:], y_b=y[15:])
+    one, two = (read(tmp_path / name).tasks for name in ("one.npz", "two.npz"))
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+    assert one.outputs == [3, 3] and int(one[0].targets.min()) == 0
+
+
+def test_a_folder_of_images_becomes_tasks(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    generator = np.random.default_rng(0)
+    for task in ("photo", "sketch"):
+        for k, name in enumerate(("cat", "dog")):
+            (tmp_path / "set" / task / name).mkdir(parents=True)
+            for i in range(5):
+                pixels = generator.integers(0, 120, (20, 17, 3), dtype=np.uint8) + 100 * k
+                image.fromarray(pixels.astype(np.uint8)).save(
+                    tmp_path / "set" / task / name / f"{i}.png"
+                )
+    found = read(tmp_path / "set", images="pixels", size=8)
+    assert found.tasks.names == ["photo", "sketch"] and found.tasks.outputs == [2, 2]
+    assert found.tasks[0].inputs.shape == (10, 3, 8, 8) and float(found.tasks[0].inputs.max()) <= 1
+    done = compare(found, arms=["hard-sharing", "laf"], repeats=5, trials=1, protocol=FAST)
+    assert done.result.parameters["protocol"]["network"] == "convnet"
+
+
+def test_classes_in_common_make_one_space_of_labels(tmp_path):
+    same = [["a", 1.0 * i, "xyz"[i % 3]] for i in range(12)]
+    fewer = [["b", 1.0 * i, "xy"[i % 2]] for i in range(12)]
+    other = [["b", 1.0 * i, "uvw"[i % 3]] for i in range(12)]
+    header = ["task", "f", "target"]
+    found = read(table(tmp_path / "x.csv", same + fewer, header))
+    assert found.tasks.outputs == [3, 3] and any("no sample of" in note for note in found.notes)
+    found = read(table(tmp_path / "y.csv", same + other, header))
+    assert found.tasks.outputs == [3, 3] and any("of its own" in note for note in found.notes)
+
+
+def broken(change):
+    """A way to spoil the lines of a table."""
+
+    def lines():
+        made = rows()
+        change(made)
+        return made
+
+    return lines
+
+
+def put(line, column, value):
+    return broken(lambda made: made[line].__setitem__(column, value))
+
+
+BROKEN_TABLES = {
+    "an empty cell": (
+        put(3, 1, ""),
+        {},
+        "a value in every cell, got empty ones by column: {'a': 1}",
+    ),
+    "nan": (put(3, 2, "nan"), {}, "got empty ones by column"),
+    "infinity": (put(3, 2, "inf"), {}, "finite numbers, got others by task: shop 0: 1"),
+    "no such task column": (rows, {"task": "store"}, "task: expected a column among"),
+    "no such target": (rows, {"target": "sales"}, "target: expected a column among"),
+    "no such group": (rows, {"group": "who"}, "group: expected a column among"),
+    "no such column to drop": (rows, {"drop": ["zip"]}, "drop: expected columns among"),
+    "no such task to leave out": (rows, {"without": ["shop 9"]}, "without: expected names among"),
+    "one task": (rows, {"without": ["shop 0", "shop 1"]}, "expected at least two"),
+    "no tasks": (rows, {"without": ["shop 0", "shop 1", "shop 2"]}, "expected to leave some"),
+    "text that is no class of things": (
+        broken(lambda made: [line.__setitem__(5, f"c{i}") for i, line in enumerate(made)]),
+        {},
+        "at most 30 different values",
+    ),
+    "one sample of a task": (
+        broken(lambda made: made.append(["shop 9", 1, 2, 3, 4, "red", 1.0, 900])),
+        {},
+        "at least 8 samples in each, got shop 9: 1",
+    ),
+    "a constant target": (
+        broken(lambda made: [line.__setitem__(6, 1.5) for line in made[:24]]),
+        {},
+        "two values or more in every task, got one in ['shop 0']",
+    ),
+    "text as a number": (
+        rows,
+        {"kind": "regression", "target": "colour"},
+        "expected numbers as targets",
+    ),
+    "numbers as classes": (rows, {"kind": "classification"}, "expected classes, got numbers"),
+    "an unknown kind": (rows, {"kind": "ranking"}, "kind: expected auto"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_TABLES)
+def test_broken_tables_are_refused(tmp_path, name):
+    lines, options, message = BROKEN_TABLES[name]
+    path = table(tmp_path / "x.csv", lines())
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check(read(path, **options))
+
+
+def arrays(**changes):
+    x, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    return {"x": x, "y": y, "task": np.repeat(["a", "b"], 10)} | changes
+
+
+BROKEN_ARRAYS = {
+    "objects": (arrays(x=np.array([{}] * 20)), "plain arrays"),
+    "other names": ({"data": np.zeros(3)}, "x_NAME and y_NAME"),
+    "lengths": (arrays(y=np.zeros(3)), "of one length"),
+    "a task without targets": ({"x_a": np.zeros((9, 2))}, "x_NAME and y_NAME"),
+    "lengths of a task": ({"x_a": np.zeros((9, 2)), "y_a": np.zeros(8)}, "as many x as y"),
+    "shapes": (
+        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9), "x_b": np.zeros((9, 3)), "y_b": np.zeros(9)},
+        "of one shape in all tasks",
+    ),
+    "groups of one task": (
+        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9), "group_a": np.zeros(9)}
+        | {"x_b": np.zeros((9, 2)), "y_b": np.zeros(9)},
+        "group_NAME of every task",
+    ),
+    "negative labels": (arrays(y=np.arange(20) % 3 - 1), "classes from 0 on, got -1"),
+    "-100": (arrays(y=np.where(np.arange(20) == 3, -100, 1)), "classes from 0 on, got -100"),
+    "two classes a sample": (arrays(y=np.array([["a", "b"]] * 20)), "number"),
+    "not an archive": (None, "plain arrays"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_ARRAYS)
+def test_broken_arrays_are_refused(tmp_path, name):
+    content, message = BROKEN_ARRAYS[name]
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"PK but no zip") if content is None else np.savez(path, **content)
+    with pytest.raises(ValueError, match=message):
+        check(read(path))
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.xlsx").write_text("")
+    for path, message in (
+        (tmp_path / "x.xlsx", "got x.xlsx"),
+        (tmp_path / "none.csv", "got no file"),
+        (tmp_path, "without any at that depth"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(path)
+    (tmp_path / "set" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "set" / "a" / "b" / "c.png").write_text("no image")
+    with pytest.raises(ValueError, match="expected an image"):
+        read(tmp_path / "set", images="pixels")
+
+
+# Checks
+
+
+def test_what_does_not_forbid_a_comparison_is_named(tmp_path):
+    lines = rows()
+    for line in lines:
+        line[3] = 7.0  # never changes
+        line[4] = line[6]  # gives the target away
+    lines.append(list(lines[0]))  # a copy
+    lines.append([*lines[1][:4], 9.0, lines[1][5], 9.0, 0])  # the same but for d, so no copy
+    path = table(tmp_path / "x.csv", lines)
+    found = " | ".join(check(read(path, drop=["client"])))
+    assert "1 of 6 features never change" in found and "give the target away: d" in found
+    assert "1 samples repeat another one, 0 of them in another task" in found
+
+
+def test_rare_classes_and_uneven_tasks_are_named():
+    y = torch.zeros(40, dtype=torch.long)
+    y[:2] = 1
+    tasks = TaskSet("x", [Task(n, torch.randn(40, 2), y, classes=2) for n in ("a", "b")])
+    found = " | ".join(check(read(tasks)))
+    assert "one or two samples" in found and "95 %" in found
+
+
+# Splits
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "mse"])
+def test_parts_are_disjoint_and_as_large_as_asked(kind):
+    tasks = taskset(n=40, loss=kind)
+    first, second = (parts_of(tasks, repeat, Shares(0.5, 0.2)) for repeat in (0, 1))
+    for task in range(3):
+        held = [set(map(tuple, part[task].inputs.tolist())) for part in first.values()]
+        assert sum(map(len, held)) == len(set.union(*held)) == 40
+        assert [len(x) for x in held] == pytest.approx([20, 8, 12], abs=1)
+        if kind == "cross_entropy":
+            shares = [float(part[task].targets.float().mean()) for part in first.values()]
+            assert max(abs(share - 0.5) for share in shares) < 0.1
+    assert torch.equal(first["validation"][0].inputs, second["validation"][0].inputs)
+    assert not torch.equal(first["test"][0].inputs, second["test"][0].inputs)
+    again = parts_of(tasks, 1, Shares(0.5, 0.2))
+    assert torch.equal(again["test"][2].inputs, second["test"][2].inputs)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_a_group_is_never_divided(seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    tasks = TaskSet(
+        "x",
+        [
+            Task(
+                str(t),
+                torch.randn(40, 2, generator=generator),
+                torch.randn(40, 1, generator=generator),
+                loss="mse",
+                groups=torch.randint(40 // size, (40,), generator=generator),  # in both tasks
+            )
+            for t in range(2)
+        ],
+    )
+    parts = parts_of(tasks, seed, Shares())
+    held = [{int(g) for task in part for g in task.groups} for part in parts.values()]
+    assert sum(map(len, held)) == len(set.union(*held))
+    assert all(len(task) for part in parts.values() for task in part)
+
+
+def test_copies_stay_on_one_side_whatever_their_groups():
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    tasks = TaskSet("x", [Task(n, x.clone(), torch.arange(20) % 2, classes=2) for n in ("a", "b")])
+    a, b = units_of(tasks)
+    assert torch.equal(a, b)  # the copy in the other task is the same unit
+    parts = parts_of(tasks, 0, Shares())
+    assert torch.equal(parts["test"][0].inputs, parts["test"][1].inputs)
+    twice = TaskSet("y", [Task("a", torch.cat([x, x]), torch.arange(40) % 2, classes=2)] * 2)
+    for part in parts_of(twice, 0, Shares()).values():
+        assert len(part[0].inputs.unique(dim=0)) * 2 == len(part[0])
+
+
+def test_too_few_groups_are_refused():
+    x = torch.randn(20, 2)
+    tasks = TaskSet(
+        "x",
+        [
+            Task(n, x + i, torch.randn(20, 1), loss="mse", groups=torch.zeros(20))
+            for i, n in enumerate("ab")
+        ],
+    )
+    with pytest.raises(ValueError, match="expected enough of them"):
+        parts_of(tasks, 0, Shares())
+
+
+def test_standardisation_sees_the_training_part_alone():
+    tasks = taskset(loss="mse", outputs=(1, 1))
+    parts = parts_of(tasks, 0, Shares())
+    made = standardise(parts)
+    torch.testing.assert_close(made["train"][0].targets.mean(0), torch.zeros(1), atol=1e-6, rtol=0)
+    x = torch.cat([task.inputs for task in made["train"]])
+    torch.testing.assert_close(x.mean(0), torch.zeros(5), atol=1e-6, rtol=0)
+    moved = {n: (p if n == "train" else p.map_inputs(lambda x: x + 100)) for n, p in parts.items()}
+    for a, b in zip(standardise(moved)["train"], made["train"], strict=True):
+        assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+
+
+# Arms
+
+
+@pytest.mark.parametrize("outputs", [(2, 2, 2), (2, 3, 4)])
+@pytest.mark.parametrize("network", ["linear", "mlp"])
+def test_every_arm_that_applies_trains_and_says_its_scores(outputs, network):
+    done = compare(taskset(outputs), network=network, repeats=5, trials=1, protocol=FAST)
+    names = {row.arm for row in done.judgement.rows} | set(done.judgement.failed)
+    left_out = done.result.settings["left_out"]
+    assert names | set(left_out) == set(CANDIDATES) and not names & set(left_out)
+    assert ("pooled" in names) == (len(set(outputs)) == 1)
+    assert ("hard-sharing" in names) == (network == "mlp")
+    assert not done.judgement.failed
+    for name in ("pooled", "mrn-t"):
+        if name in left_out:
+            assert left_out[name] in {why for _, why in NEEDS.values()}
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_other_kinds_of_targets(loss):
+    tasks = taskset((1, 1), loss="mse")
+    if loss == "bce":
+        made = [Task(t.name, t.inputs, (t.targets > 0).float(), loss="bce") for t in tasks]
+        tasks = TaskSet("binary", made)
+    done = compare(tasks, repeats=5, trials=1, protocol=FAST)
+    assert {"pooled", "mrn", "srdml", "laf"} <= {row.arm for row in done.judgement.rows}
+
+
+def test_experts_want_tasks_on_the_same_samples():
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    tasks = TaskSet("x", [Task(str(t), x, (x[:, t] > 0).long(), classes=2) for t in range(3)])
+    assert "mmoe" in choose(tasks, "mlp", 1).arms
+    assert "mmoe" in choose(taskset(), "mlp", 1).left_out
+    done = compare(tasks, arms=["mmoe"], repeats=5, trials=1, protocol=FAST)
+    assert [row.arm for row in done.judgement.rows] == ["stl", "mmoe"]
+
+
+def test_all_arms_get_the_same_number_of_trials():
+    arms = choose(taskset(), "mlp", 6).arms
+    assert {len(arm.configurations) for arm in arms.values()} == {6}
+    fields = set(vars(Protocol()))
+    assert all(set(drawn) <= fields for arm in arms.values() for drawn in arm.configurations)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arms": ["nothing"]}, "arms: expected names among"),
+        ({"arms": ["mmoe"]}, "look at the same samples"),
+        ({"network": "rnn"}, "network: expected auto"),
+        ({"network": "convnet"}, "expected images"),
+        ({"repeats": 4}, "at least 5"),
+        ({"trials": 0}, "trials: expected at least 1"),
+        ({"protocol": {"epochs": 3}}, "protocol: expected fields"),
+        ({"protocol": {"train": 0.9}}, "a rest of at least 5 %"),
+    ],
+)
+def test_wrong_requests_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        compare(taskset(), **{"repeats": 5, "trials": 1, "protocol": FAST, **options})
+
+
+# Running
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
+    options = {"arms": ["pooled"], "repeats": 5, "trials": 2, "protocol": FAST}
+    whole = compare(taskset(), **options)
+    said = []
+
+    def stop(text):
+        said.append(text)
+        if len(said) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(taskset(), output=tmp_path, tell=stop, **options)
+    before = Result.load(tmp_path / "result.json").records
+    assert 0 < len(before) < len(whole.result.records)
+    resumed = compare(taskset(), output=tmp_path, **options)
+    assert resumed.result.records[: len(before)] == before
+    assert (tmp_path / "report.html").exists()
+
+    def measured(result):
+        return [r for r in result.records if r["metric"] != "seconds"]
+
+    assert measured(resumed.result) == measured(whole.result)
+    with pytest.raises(ValueError, match="another one"):
+        compare(taskset(seed=1), output=tmp_path, **options)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(ValueError, match="--output"):
+        compare(taskset(), output=tmp_path, **options)
+
+
+def test_no_number_is_chosen_on_a_sample_that_is_tested():
+    """Wrong targets in the test parts change no choice and no weight."""
+    tasks = taskset(n=30)
+    choice, protocol = choose(tasks, "mlp", 3, ["pooled"]), Protocol(**FAST)
+    kept = []
+    for flip in (False, True):
+        import mtlbook.comparison.running as running
+
+        original = running.parts_of
+
+        def split(tasks, repeat, shares, flip=flip, original=original):
+            parts = original(tasks, repeat, shares)
+            if flip:
+                wrong = [Task(t.name, t.inputs, 1 - t.targets, classes=2) for t in parts["test"]]
+                parts["test"] = TaskSet("x", wrong)
+            return parts
+
+        running.parts_of = split
+        try:
+            result = run(tasks, choice, protocol, repeats=5, trials=3, path=None, device="cpu")
+        finally:
+            running.parts_of = original
+        kept.append(result)
+    assert kept[0].settings["chosen"] == kept[1].settings["chosen"]
+    assert kept[0].settings["validation"] == kept[1].settings["validation"]
+    for repeat, score in kept[0].values("stl", "score").items():
+        assert kept[1].values("stl", "score")[repeat] == pytest.approx(100 - score)
+
+
+# Judging
+
+
+def test_the_interval_of_resampled_splits_keeps_its_word():
+    """Splits of one sample share its samples: the plain t interval covers half as often as it says.
+
+    The truth is known: two guesses, of which the first is right with probability .6, the other with
+    .5, on samples of 100; a split tests 40 of them, and nothing is learned.
+    """
+    generator = np.random.default_rng(0)
+    inside = {"plain": 0, "honest": 0}
+    worlds = 400
+    for _ in range(worlds):
+        difference = 100.0 * (
+            (generator.random(100) < 0.6).astype(float) - (generator.random(100) < 0.5)
+        )
+        splits = [difference[generator.permutation(100)[:40]].mean() for _ in range(10)]
+        for name, interval in (
+            ("plain", mean_interval(splits)),
+            ("honest", resampled_interval(splits, 40 / 60)),
+        ):
+            inside[name] += interval.low <= 10 <= interval.high
+    assert 0.40 < inside["plain"] / worlds < 0.75
+    assert 0.90 < inside["honest"] / worlds <= 1.0
+
+
+def test_the_resampled_interval():
+    plain = mean_interval([1.0, 2.0, 4.0])
+    assert resampled_interval([1.0, 2.0, 4.0], 0.0) == pytest.approx(plain)
+    with pytest.raises(ValueError, match="ratio"):
+        resampled_interval([1.0, 2.0], -0.1)
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ((0.1, 3), "helps"),
+        ((-3, -0.1), "hurts"),
+        ((-0.9, 0.9), "equal"),
+        ((-0.9, 1.1), "undecided"),
+    ],
+)
+def test_verdicts(ends, verdict):
+    assert verdict_of(Interval(sum(ends) / 2, *ends, 5), 1.0) == verdict
+
+
+def made_up(scores):
+    """A result with these scores: arm to one value a repeat."""
+    result = Result("comparison", {}, data={"train": 60, "test": 30})
+    result.settings = {"chosen": {}, "configurations": {}}
+    for arm, values in scores.items():
+        result.settings["chosen"][arm] = 0
+        result.settings["configurations"][arm] = [{"lr": 0.1}]
+        for repeat, value in enumerate(values):
+            result.add(arm=arm, repeat=repeat, metric="score", value=value, per_task=[value] * 2)
+            result.add(arm=arm, repeat=repeat, metric="loss", value=1.0)
+            result.add(arm=arm, repeat=repeat, metric="seconds", value=2.0)
+    return result
+
+
+def test_the_advice_follows_its_rule():
+    base = [50.0, 52.0, 51.0, 49.0, 50.0]
+    better = [x + 5 + e for x, e in zip(base, (0.1, -0.1, 0.2, 0.0, -0.2), strict=True)]
+    close = [x + 0.3 for x in better]
+    found = judge(made_up({"stl": base, "pooled": better, "mrn": close}))
+    assert found.advised == "pooled" and "beyond doubt" in found.reason  # simpler, as good
+    assert {row.arm: row.verdict for row in found.rows}["mrn"] == "helps"
+    found = judge(made_up({"stl": base, "pooled": [x + 0.5 for x in base]}))
+    assert found.advised == "stl"
+    noisy = [x + e for x, e in zip(base, (9, -7, 8, -6, 7), strict=True)]
+    found = judge(made_up({"stl": base, "pooled": noisy}))
+    assert found.advised == "pooled" and "not certain" in found.reason
+    assert found.rows[1].verdict == "undecided" and found.rows[1].needed > 1
+    with pytest.raises(ValueError, match="at least 5"):
+        judge(made_up({"stl": base[:3]}))
+
+
+def test_an_arm_that_diverges_is_named():
+    choice = choose(taskset(), "mlp", 1, ["pooled"])
+    choice.arms["pooled"] = replace(choice.arms["pooled"], configurations=[{"lr": 1e30}])
+    options = {"repeats": 5, "trials": 1, "path": None, "device": "cpu"}
+    result = run(taskset(), choice, Protocol(**FAST), **options)
+    assert judge(result).failed == {"pooled": 5}
+    result = made_up({"stl": [50.0] * 5, "laf": [51.0] * 4})
+    result.add(arm="laf", repeat=4, metric="failed", value=1)
+    found = judge(result)
+    assert found.failed == {"laf": 1} and [row.arm for row in found.rows] == ["stl"]
+
+
+# The report
+
+
+class Page(HTMLParser):
+    """Collects the text, and complains of tags that are not closed."""
+
+    void = ("meta", "br", "line", "circle", "link")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.sources = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.sources += [v for k, v in attributes if k in ("src", "href")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_report_is_whole_escaped_and_alone(tmp_path):
+    names = ["<script>alert(1)</script>", 'a "b" & c', "plain"]
+    tasks = taskset()
+    tasks = TaskSet(
+        "<b>bold</b>",
+        [Task(n, t.inputs, t.targets, classes=2) for n, t in zip(names, tasks, strict=True)],
+    )
+    done = compare(
+        tasks, arms=["pooled", "mrn-t"], repeats=5, trials=1, protocol=FAST, output=tmp_path
+    )
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html == done.html and "<script" not in html and "<b>" not in html
+    page = Page()
+    page.feed(html)
+    assert page.open == [] and page.sources == []
+    text = " ".join(page.text)
+    for row in done.judgement.rows:
+        assert number(row.mean.mean) in text
+        if row.gain is not None:
+            assert signed(row.gain.mean) in text
+    assert all(name in text for name in names) and done.judgement.advised in str(done)
+
+
+def test_numbers_have_true_signs():
+    assert [number(-0.001), number(-1.5), signed(0.0), signed(2.0), signed(-0.004)] == [
+        "0.00",
+        "−1.50",
+        "0.00",
+        "+2.00",
+        "0.00",
+    ]
+
+
+def test_the_command_line_and_the_code_of_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "shops.csv", rows(kind="text"))
+    command = "compare shops.csv --group client --arms pooled mrn-t --repeats 5 --trials 2"
+    assert main([*command.split(), "--protocol", "steps=4", "hidden=6"]) == 0
+    out = capsys.readouterr()
+    assert "take: " in out.out and "report: compare-shops" in out.out and "100 %" in out.err
+    html = (tmp_path / "compare-shops" / "report.html").read_text(encoding="utf-8")
+    code, again = (
+        re.sub("&#x27;", "'", x).replace("&quot;", '"')
+        for x in re.findall(r"<pre><code>(.*?)</code></pre>", html, re.S)
+    )
+    namespace = {}
+    exec(code, namespace)  # the code trains the advised arm
+    method = namespace["method"]
+    assert isinstance(method, Method)
+    assert [out.shape for out in method([torch.zeros(2, 6)] * 3)] == [(2, 2)] * 3
+    assert again.startswith("mtlbook compare shops.csv") and "--protocol steps=4 hidden=6" in again
+    first = json.loads((tmp_path / "compare-shops" / "result.json").read_text())["records"]
+    assert main([*again.split()[1:], "--output", "other"]) == 0  # the command repeats it
+    second = json.loads((tmp_path / "other" / "result.json").read_text())["records"]
+    kept = [[r for r in records if r["metric"] != "seconds"] for records in (first, second)]
+    assert kept[0] == kept[1]
+    assert main(["compare", "nothing.csv"]) == 2
+    assert "got no file" in capsys.readouterr().err
+
+
+def test_from_python():
+    assert mtlbook.compare is compare
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = mtlbook.nothing
+    method = train(taskset((1, 1), loss="mse"), "laf", {"gamma": 0.1, "lr": 0.01}, protocol=FAST)
+    assert method.penalty() > 0

@@ -1,0 +1,282 @@
+"""What holds elsewhere: under other systems and encodings, and for a wheel outside a checkout."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = sorted(
+    path
+    for folder in ("mtlbook", "scripts", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+)
+POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
+
+
+def named(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def text_without_encoding(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in the encoding of the system."""
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in given or None in given:
+        return False
+    if named(call) in ("read_text", "write_text"):
+        return True
+    if getattr(given.get("text"), "value", False) is True:  # of a process
+        return True
+    if named(call) != "open":
+        return False
+    # open(path, mode) and path.open(mode); what opens an archive or a picture names no mode
+    modes = call.args[1:2] if isinstance(call.func, ast.Name) else call.args[:1]
+    modes += [given["mode"]] if "mode" in given else []
+    if not modes:
+        return isinstance(call.func, ast.Name) or not call.args
+    mode = getattr(modes[0], "value", None)
+    return isinstance(mode, str) and "b" not in mode
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_text_has_one_encoding_on_every_system(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [call.lineno for call in calls if text_without_encoding(call)] == []
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_of_posix_are_imported_where_they_may_be_missing(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = {
+        id(node)
+        for attempt in ast.walk(tree)
+        if isinstance(attempt, ast.Try)
+        for node in ast.walk(attempt)
+    }
+    found = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in guarded
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        if name in POSIX
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("open('a')", True),
+        ("open('a', 'rb')", False),
+        ("path.open()", True),
+        ("path.open('w', newline='')", True),
+        ("path.open('wb')", False),
+        ("open('a', encoding='utf-8')", False),
+        ("archive.open(member)", False),
+        ("path.read_text()", True),
+        ("run(command, text=True)", True),
+        ("run(command, text=True, encoding='utf-8')", False),
+    ],
+)
+def test_the_test_of_encodings(code, found):
+    (call,) = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert text_without_encoding(call) is found
+
+
+OF_POSIX = re.compile(r"\.chmod\(|symlink_to\(|SIG[A-Z]+\b|os\.kill|os\.fork|/proc")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("test_*.py")), ids=lambda p: p.stem)
+def test_tests_that_cannot_run_on_windows_say_so(path):
+    text = path.read_text(encoding="utf-8")
+    if "\npytestmark = pytest.mark.posix(" in text or path.stem == "test_elsewhere":
+        return
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            if OF_POSIX.search(ast.get_source_segment(text, node)):
+                assert any("mark.posix" in ast.unparse(d) for d in node.decorator_list), node.name
+
+
+def test_marked_tests_are_skipped_on_windows(monkeypatch):
+    import conftest
+
+    def collected(mark):
+        item = SimpleNamespace(added=[], get_closest_marker=lambda name: mark)
+        item.add_marker = item.added.append
+        return item
+
+    items = collected(pytest.mark.posix("no signals").mark), collected(None)
+    conftest.pytest_collection_modifyitems(items)
+    assert not items[0].added or sys.platform == "win32"
+    monkeypatch.setattr(sys, "platform", "win32")
+    conftest.pytest_collection_modifyitems(items)
+    assert "no signals" in str(items[0].added[-1]) and not items[1].added
+
+
+def test_actions_try_three_versions_of_python_on_three_systems():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["systems"]["strategy"]["matrix"]
+    assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+
+
+def test_containers_and_conda_install_what_is_tested():
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    assert container["postCreateCommand"] == "make .venv"
+    assert container["image"].endswith("python:3.11")
+    assert (ROOT / ".binder/runtime.txt").read_text(encoding="utf-8").strip() == "python-3.11"
+    named = (ROOT / ".binder/requirements.txt").read_text(encoding="utf-8").split()
+    assert named == ["-r", "../requirements.lock"]
+    if sys.platform != "win32":
+        assert os.access(ROOT / ".binder/postBuild", os.X_OK)
+
+
+def test_files_of_a_checkout_have_the_same_bytes_everywhere():
+    """What is hashed byte by byte must not get other line ends where git would give it some."""
+    rules = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert "* -text" in rules
+
+
+def test_written_files_have_the_same_bytes_everywhere(tmp_path, monkeypatch):
+    from mtlbook.ledger import files
+
+    def of_windows(handle, mode, newline=None, *, fdopen=os.fdopen, **options):
+        return fdopen(handle, mode, newline="\r\n" if newline is None else newline, **options)
+
+    monkeypatch.setattr(files.os, "fdopen", of_windows)
+    files.write_atomically(tmp_path / "a.json", "α\nβ\n")
+    assert (tmp_path / "a.json").read_bytes() == "α\nβ\n".encode()
+
+
+@pytest.mark.parametrize("arguments", [["audit"], ["audit", "--format", "json"], ["data", "list"]])
+def test_a_terminal_that_lacks_letters_stops_no_command(arguments):
+    command = [sys.executable, "-m", "mtlbook.cli", *arguments]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "MTLBOOK_ROOT": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert b"codec" not in done.stderr
+    assert done.stdout.isascii() and done.returncode != 2
+    if "json" in arguments:
+        assert any("±" in str(row) for row in yaml.safe_load(done.stdout.decode()))
+
+
+# ---------------------------------------------------------------- a wheel, outside a checkout
+
+HELPERS = ("made_up_data.py", "made_up_sources.py", "loopback.py")
+FETCH = """
+import os
+from mtlbook import cli, datasets
+from mtlbook.datasets import registry
+from tests import loopback, made_up_sources
+
+served, known, _ = made_up_sources.everything()
+registry.entries()["school"] = known["school"]
+with loopback.running() as server:
+    for url, content in served.items():
+        server.put(url, content)
+    os.environ["MTLBOOK_MIRROR"] = server.address
+    assert cli.main(["data", "fetch", "school"]) == 0
+    assert cli.main(["data", "verify", "school"]) == 0
+for name in ("school", "digits"):
+    loaded = datasets.load(name)
+    print("loaded", name, loaded.samples)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of these files, as ``pip wheel`` builds it."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60)
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """``run(*arguments)`` with the wheel in place of these files, where no checkout is."""
+    site, here = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("here")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", str(site), str(wheel)], check=True, timeout=60)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MTLBOOK")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(site), str(here)]),
+        "MTLBOOK_DATA": str(here / "cache"),
+    }
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=here,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+
+    found = run("-c", "import mtlbook; print(mtlbook.__file__)")
+    assert Path(found.stdout.strip()).is_relative_to(site), found.stderr
+    (script,) = (site / "bin").glob("mtlbook*")
+    return SimpleNamespace(run=run, site=site, here=here, script=script)
+
+
+def test_wheel_holds_the_package_and_the_lists_of_data_sets(wheel):
+    with zipfile.ZipFile(wheel) as packed:
+        inside = {name: packed.read(name) for name in packed.namelist()}
+    for path in sorted((ROOT / "mtlbook").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert inside[path.relative_to(ROOT).as_posix()] == path.read_bytes()
+    lists = [ROOT / "data" / name for name in ("datasets.yaml", "fingerprints.json")]
+    for path in [*lists, *(ROOT / "data" / "manifests").iterdir()]:
+        name = path.relative_to(ROOT / "data").as_posix()
+        assert inside[f"mtlbook/_data/{name}"] == path.read_bytes()
+
+
+def test_installed_lists_fetches_and_loads_data(installed):
+    listed = installed.run(str(installed.script), "data", "list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "get it: mtlbook data fetch school" in listed.stdout
+    (installed.here / "tests").mkdir()
+    for name in HELPERS:
+        shutil.copy(ROOT / "tests" / name, installed.here / "tests")
+    fetched = installed.run("-c", FETCH)
+    assert fetched.returncode == 0, fetched.stderr
+    assert "loaded school 12" in fetched.stdout and "loaded digits 1797" in fetched.stdout
+
+
+def test_installed_trains_every_method(installed):
+    """The tests of the protocol, on the wheel's files."""
+    folder = installed.here / "protocol"
+    folder.mkdir()
+    for name in ("test_protocol.py", "device_checks.py", "gradient_checks.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / name, folder)
+    done = installed.run("-m", "pytest", "-q", "-k", "trains_to_finite", str(folder))
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0 and int(passed[1]) > 20, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["reproduce", "audit", "audit --strict", "rerun --random", "record --from runs"]
+)
+def test_installed_says_how_to_get_the_checkout(installed, command):
+    done = installed.run("-m", "mtlbook.cli", *command.split())
+    assert done.returncode == 2 and done.stdout == ""
+    assert "git clone ADDRESS mtlbook" in done.stderr and "MTLBOOK_ROOT" in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_installed_lists_its_methods(installed):
+    done = installed.run("-m", "mtlbook.cli", "list")
+    assert "TNRDMTL" in done.stdout and "git clone" in done.stderr
