@@ -142,6 +142,46 @@ def uncoupled_norm(w: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).sum().to(w.dtype)
 
 
+def uncoupled_norms(w: Tensor, kind: Kind, *, method: str = "auto") -> Tensor:
+    r"""The control of each tensor trace norm: the sum over tasks of the task's own norm.
+
+    Component by component ``sum_t tensor_trace_norms(w_t, kind)``, ``w_t`` a stack of that task
+    alone. Tucker and TT want low rank inside a task, too, among its filters and channels; this asks
+    for the same of every task by itself and couples none. For ``"laf"`` it is
+    :func:`uncoupled_norm`. (Ours, not in the paper.)
+
+    Parameters
+    ----------
+    w : Tensor, shape ``(d_1, ..., d_{N-1}, T)``
+    kind : "laf" | "tucker" | "tt"
+    method : "auto" | "gram" | "svd"
+
+    Returns
+    -------
+    Tensor, shape ``(1,)``, ``(N,)`` or ``(N - 1,)``
+        No component is below that of :func:`tensor_trace_norms`, by the triangle inequality.
+
+    Examples
+    --------
+    >>> w = torch.ones(2, 3, 4)  # four tasks, each of rank one and of length 2.4495
+    >>> uncoupled_norms(w, "tucker")
+    tensor([9.7980, 9.7980, 9.7980])
+    """
+    tasks = w.movedim(-1, 0)  # (T, d_1, ..., d_{N-1})
+    count, *shape = tasks.shape
+    matrices: list[Tensor] = []
+    if kind == "tucker":
+        axes = range(len(shape))
+        matrices = [tasks.movedim(i + 1, 1).reshape(count, shape[i], -1) for i in axes]
+    elif kind == "tt":
+        rows = [prod(shape[:i]) for i in range(1, len(shape))]
+        matrices = [tasks.reshape(count, of, -1) for of in rows]
+    elif kind != "laf":
+        raise ValueError(f"kind: expected 'laf', 'tucker' or 'tt', got {kind!r}")
+    own = [trace_norm(matrix, method=method).sum() for matrix in matrices]
+    return torch.stack([*own, uncoupled_norm(w)])  # a task alone has one column: its length
+
+
 def alignment(w: Tensor) -> Tensor:
     r"""Sharing, free of shrinkage: :math:`\|W_{(N)}\|_* / \sum_t \|w_t\|_F \in [1/\sqrt T, 1]`.
 

@@ -272,6 +272,10 @@ def tnrdmtl() -> dict[str, Any]:
     arms = [name for name in of.VARIANTS if name != "stl-800-steps"]
     study = replace(of.AMBIGUITIES, protocol=replace(table.protocol, steps=2))
     found["variants"] = compared(study, tasks, arms=arms, values={"stl": 0.05})
+    from mtlbook.experiments import tnrdmtl_fair as fair
+
+    study = fair.STUDY.at(steps=3, batch_size=3, validation=3)
+    found["fair"] = compared(study, tasks, arms=study.arms, values=numbers(fair.ARMS, 2))
     return found
 
 

@@ -26,7 +26,7 @@ METHODS = {
     "pooled": lambda: Pooled(network([3, 3, 3], shared=True), tasks=3),
     **{
         f"TNRDMTL {kind}": partial(lambda kind: TNRDMTL(network(), kind=kind), kind)
-        for kind in ("laf", "tucker", "tt", "uncoupled")
+        for kind in ("laf", "tucker", "tt", "uncoupled", "uncoupled-tucker", "uncoupled-tt")
     },
     "TNRDMTL proximal": lambda: TNRDMTL(network(), proximal=True, step_size=0.05),
 }

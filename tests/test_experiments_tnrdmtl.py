@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from mtlbook.experiments import tnrdmtl
+from mtlbook.experiments import tnrdmtl, tnrdmtl_fair
 from mtlbook.experiments.tnrdmtl import (
     AMBIGUITIES,
     ARMS,
@@ -33,7 +33,7 @@ FAST = TABLE1.at(steps=3, batch_size=4)
 STEP = {"stl": 0.05}
 NOTEBOOKS = [
     f"tnrdmtl_{name}.ipynb"
-    for name in "ambiguities calibration demo domains figure1 table1 tuning".split()
+    for name in "ambiguities calibration demo domains fair figure1 table1 tuning".split()
 ]
 
 
@@ -304,6 +304,63 @@ def test_the_start_at_stl_is_the_trained_stl(parts):
         )
 
 
+# The fair trial
+
+
+FAIR = tnrdmtl_fair.STUDY.at(steps=3, batch_size=4)
+
+
+def test_every_arm_of_the_fair_trial_has_as_many_trials():
+    grids = FAIR.grids()
+    assert set(grids) == set(tnrdmtl_fair.ARMS) and len(FAIR.tuning_splits) >= 4
+    for grid in grids.values():
+        assert len(grid) == tnrdmtl_fair.TRIALS and list(grid) == sorted(set(grid))
+    for kind, control in (("laf", ""), ("tucker", "-tucker"), ("tt", "-tt")):
+        assert grids[f"{kind}-tuned"] == grids[f"uncoupled{control}-tuned"]
+
+
+def test_a_norm_and_its_control_are_one_method_of_two_kinds(parts):
+    for kind, control in (("laf", ""), ("tucker", "-tucker"), ("tt", "-tt")):
+        found = []
+        for arm in (f"{kind}-tuned", f"uncoupled{control}-tuned"):
+            trial = FAIR.trial(arm, parts["train"], 0, 0.02)
+            found.append(trial.arm.build(trial))
+        norm, own = found
+        assert (norm.kind, own.kind) == (kind, f"uncoupled{control}")
+        for name in TRUNK:
+            assert torch.equal(norm.network.task_layers[name].weight,
+                               own.network.task_layers[name].weight)  # fmt: skip
+            assert torch.equal(getattr(norm, f"gamma_{name}"), getattr(own, f"gamma_{name}"))
+        assert vars(norm).keys() == vars(own).keys()
+
+
+def test_what_goes_on_from_stl_starts_at_it_and_differs_by_the_norm_alone(tasks):
+    parts, starts = FAIR.split(tasks, 0, FAIR.protocol), {}
+    outcomes = {
+        arm: FAIR.at(gamma=gamma).train(arm, parts, 0, values=STEP, starts=starts, device="cpu")
+        for arm, gamma in zip(tnrdmtl_fair.AGAIN, (0.01, 0.0, 0.1), strict=True)
+    }
+    for outcome in outcomes.values():
+        start = outcome.untrained().network.task_layers["conv1"].weight
+        assert torch.equal(start, starts["stl"].network.task_layers["conv1"].weight)
+        assert not torch.equal(start, outcome.method.network.task_layers["conv1"].weight)
+    weights = {
+        arm: outcome.method.network.task_layers["fc1"].weight for arm, outcome in outcomes.items()
+    }
+    # with a strength of zero LAF is STL that goes on: the same steps on the same batches
+    torch.testing.assert_close(weights["laf-again"], weights["stl-again"])
+    assert not torch.allclose(weights["uncoupled-again"], weights["stl-again"])
+
+
+def test_some_of_the_alphabets(tasks):
+    assert tnrdmtl_fair.some(tasks, 2).names == ["alphabet 0", "alphabet 2"]
+
+
+def test_the_groups_hold_every_arm_of_the_fair_trial():
+    arms = [arm for group in tnrdmtl_fair.GROUPS.values() for arm in group]
+    assert set(arms) == set(FAIR.arms)
+
+
 # Notebooks and claims
 
 
@@ -330,7 +387,8 @@ def test_claims_name_arms_and_metrics_that_the_experiments_record(root, tasks):
         replace(FIGURE1, protocol=short.protocol), tasks, (*PAPER_ARMS, *AVERAGED_ARMS)
     )
     demo = compared(DEMO.at(steps=2), None, DEMO.arms)
-    records = {"omniglot": table, "glyphs": table, "figure1": figure, "demo": demo}
+    fair = compared(FAIR.at(steps=2), tasks, FAIR.arms, {a: g[0] for a, g in FAIR.grids().items()})
+    records = {"omniglot": table, "glyphs": table, "figure1": figure, "demo": demo, "fair": fair}
     checked = 0
     for claim in claims:
         rule, source = claim["rule"], claim["experiments"][0].removeprefix("tnrdmtl-")

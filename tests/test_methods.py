@@ -23,7 +23,7 @@ from mtlbook.training import Batches, TaskLoss, evaluate, fit, step
 
 TRUNK = ("conv1", "conv2", "conv3", "fc1")
 OUTPUTS = [3, 3, 3]
-KINDS = ["laf", "tucker", "tt", "uncoupled"]
+KINDS = ["laf", "tucker", "tt", "uncoupled", "uncoupled-tucker", "uncoupled-tt"]
 
 
 def network(outputs=OUTPUTS, seed=0, **options):
@@ -196,6 +196,10 @@ def norms_by_hand(method, kind):
     stacks = {name: method.network.task_layers[name].stack() for name in TRUNK}
     if kind == "uncoupled":
         return {name: uncoupled_norm(stack)[None] for name, stack in stacks.items()}
+    if kind.startswith("uncoupled-"):  # every task as a stack of its own
+        of = kind.removeprefix("uncoupled-")
+        parts = {name: tensorflow_order(stack).split(1, -1) for name, stack in stacks.items()}
+        return {n: sum(tensor_trace_norms(w, of) for w in ws) for n, ws in parts.items()}
     return {name: tensor_trace_norms(tensorflow_order(stacks[name]), kind) for name in stacks}
 
 

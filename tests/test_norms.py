@@ -18,6 +18,7 @@ from mtlbook.norms import (
     tensorflow_order,
     trace_norm,
     uncoupled_norm,
+    uncoupled_norms,
 )
 
 KINDS = ["laf", "tucker", "tt"]
@@ -335,6 +336,42 @@ def test_uncoupled_norm_is_the_sum_of_the_tasks_lengths():
     value.backward()
     assert w.grad.isfinite().all() and w.grad[..., 1].abs().sum() == 0
     assert float(w.grad[..., 0].norm()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 4), (3, 3, 2, 4, 5)])
+def test_uncoupled_norms_are_the_sum_of_the_tasks_own(shape, kind):
+    w = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    value = uncoupled_norms(w, kind)
+    alone = [dense_norms(w[..., t : t + 1].detach(), kind) for t in range(shape[-1])]
+    torch.testing.assert_close(value, sum(alone))
+    torch.testing.assert_close(value[-1], uncoupled_norm(w))
+    coupled = tensor_trace_norms(w, kind)
+    assert value.shape == coupled.shape and (coupled <= value * (1 + 1e-9)).all()
+    # of each task the gradient that it has alone
+    (gradient,) = torch.autograd.grad(value.sum(), w)
+    for t in range(shape[-1]):
+        own = w[..., t : t + 1].detach().requires_grad_()
+        (expected,) = torch.autograd.grad(tensor_trace_norms(own, kind).sum(), own)
+        torch.testing.assert_close(gradient[..., t : t + 1], expected)
+
+
+def test_a_norm_equals_its_control_where_nothing_is_shared():
+    """Tasks that live in filters, channels and columns of their own."""
+    w = torch.zeros(6, 6, 3, dtype=torch.float64)
+    for t in range(3):
+        w[2 * t : 2 * t + 2, 2 * t : 2 * t + 2, t] = torch.randn(2, 2, dtype=torch.float64)
+    for kind in KINDS:
+        torch.testing.assert_close(tensor_trace_norms(w, kind), uncoupled_norms(w, kind))
+    alike = torch.randn(6, 6, 1, dtype=torch.float64).expand(6, 6, 3)
+    for kind in KINDS:
+        ratio = tensor_trace_norms(alike, kind) / uncoupled_norms(alike, kind)
+        torch.testing.assert_close(ratio, torch.full_like(ratio, 3**-0.5))
+
+
+def test_uncoupled_norms_of_an_unknown_kind():
+    with pytest.raises(ValueError, match="kind: expected 'laf', 'tucker' or 'tt', got 'cp'"):
+        uncoupled_norms(torch.randn(2, 3), "cp")
 
 
 def test_alignment_of_nothing_is_one():

@@ -317,16 +317,24 @@ def test_a_fixed_relation_stays_and_a_learned_one_moves():
         assert torch.equal(before, method.relation().matrix) != moves
 
 
-def test_the_uncoupled_norm_does_not_couple():
-    method = methods.TNRDMTL(dense(), kind="uncoupled", gamma=0.1)
-    coupled = methods.TNRDMTL(dense(), kind="laf", gamma=0.1)
-    for of, expected in ((method, False), (coupled, True)):
-        weight = of.network.task_layers["fc7"].weight
-        first = torch.autograd.grad(of.penalty(), weight)[0][0].clone()
+@pytest.mark.parametrize("kind", ["laf", "tucker", "tt"])
+def test_an_uncoupled_norm_does_not_couple(kind):
+    """Another task's weights may be replaced, or tasks permuted: a task's gradient stays."""
+    control = "uncoupled" if kind == "laf" else f"uncoupled-{kind}"
+    for of, expected in ((control, True), (kind, False)):
+        method = methods.TNRDMTL(dense(), kind=of, gamma=0.1)
+        weight = method.network.task_layers["fc7"].weight
+        first = torch.autograd.grad(method.penalty(), weight)[0]
         with torch.no_grad():
-            weight[1] += torch.randn_like(weight[1])
-        again = torch.autograd.grad(of.penalty(), weight)[0][0]
-        assert (not torch.allclose(first, again)) == expected
+            weight[1] = torch.randn_like(weight[1])
+        again = torch.autograd.grad(method.penalty(), weight)[0]
+        assert torch.allclose(first[0], again[0]) == expected
+        assert not torch.allclose(first[1], again[1])
+        order = torch.randperm(len(weight)).roll(1)
+        with torch.no_grad():
+            weight.copy_(weight[order])
+        permuted = torch.autograd.grad(method.penalty(), weight)[0]
+        torch.testing.assert_close(permuted, again[order])
 
 
 def test_cross_stitch_at_its_own_activations_is_stl():

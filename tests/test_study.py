@@ -10,7 +10,17 @@ import torch
 
 from mtlbook import study as engine
 from mtlbook.backbones import mlp
-from mtlbook.experiments import domains, mrn, mrn_images, mrn_linear, mtal, planted, srdml, tnrdmtl
+from mtlbook.experiments import (
+    domains,
+    mrn,
+    mrn_images,
+    mrn_linear,
+    mtal,
+    planted,
+    srdml,
+    tnrdmtl,
+    tnrdmtl_fair,
+)
 from mtlbook.ledger.results import Result
 from mtlbook.methods import STL
 from mtlbook.numerics import NUMERICS
@@ -271,6 +281,11 @@ def of_digits(protocol):
 
 CASES = {
     "tnrdmtl": (lambda g: tnrdmtl.TABLE1.at(steps=1), lambda g: g.alphabets(), 2),
+    "tnrdmtl_fair": (
+        lambda g: tnrdmtl_fair.STUDY.at(steps=1, validation=3),
+        lambda g: g.alphabets(),
+        3,
+    ),
     "domains": (lambda g: domains.STUDY.at(steps=1), lambda g: g.domains(each=14), 5),
     "mrn": (
         lambda g: mrn.table1(20, 1).at(hidden=3),

@@ -14,11 +14,13 @@ from mtlbook.norms import (
     singular_value_threshold,
     tensor_trace_norms,
     tensorflow_order,
-    uncoupled_norm,
+    uncoupled_norms,
 )
 from mtlbook.tensors import fold, unfold
 
-KINDS = ("laf", "tucker", "tt", "uncoupled")
+#: Of the controls: the norm of which each is the sum over tasks.
+UNCOUPLED = {"uncoupled": "laf", "uncoupled-tucker": "tucker", "uncoupled-tt": "tt"}
+KINDS = ("laf", "tucker", "tt", *UNCOUPLED)
 
 
 class TNRDMTL(NetworkMethod):
@@ -31,10 +33,11 @@ class TNRDMTL(NetworkMethod):
     ----------
     network : TaskNetwork
         T networks of one architecture; as many parameters, and the same forward pass, as STL.
-    kind : "laf" | "tucker" | "tt" | "uncoupled"
+    kind : "laf" | "tucker" | "tt" | "uncoupled" | "uncoupled-tucker" | "uncoupled-tt"
         The norm: TNRDMTL-1 (last axis flattening, eq. 7), -2 (Tucker, eq. 4), -3 (tensor train,
-        eq. 6). ``"uncoupled"`` is **our control**, not the paper's: the sum of the tasks'
-        Frobenius norms, which LAF equals for orthogonal tasks; the same shrinkage, no sharing.
+        eq. 6). The others are **our controls**, not the paper's: the sum over tasks of the norm of
+        each task alone, the same shrinkage without sharing. ``"uncoupled"`` is that of LAF, the
+        sum of the tasks' Frobenius norms, which LAF equals for orthogonal tasks.
     gamma : float, sequence of float, or mapping from layer name to either
         Strength; a sequence weighs the components (1 for laf, N for tucker, N - 1 for tt).
     reduction : "sum" | "mean"
@@ -125,8 +128,9 @@ class TNRDMTL(NetworkMethod):
 
     def norms(self) -> dict[str, Tensor]:
         """Component norms of every regularised layer, without gamma."""
-        if self.kind == "uncoupled":
-            return {name: uncoupled_norm(self.stack(name))[None] for name in self.layers}
+        if self.kind in UNCOUPLED:
+            of = UNCOUPLED[self.kind]
+            return {name: uncoupled_norms(self.stack(name), of) for name in self.layers}
         return {name: tensor_trace_norms(self.stack(name), self.kind) for name in self.layers}
 
     def mean_norm(self) -> Tensor:
