@@ -35,7 +35,7 @@ def text_without_encoding(call: ast.Call) -> bool:
     if "encoding" in given or None in given:
         return False
     if named(call) in ("read_text", "write_text"):
-        return True
+        return isinstance(call.func, ast.Attribute)  # a function of that name is our own
     if getattr(given.get("text"), "value", False) is True:  # of a process
         return True
     if named(call) != "open":
