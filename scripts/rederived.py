@@ -99,7 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
                 + ("" if right else ": TOO FAR")
             )
     if options.write:
-        rows = json.loads(options.write.read_text("utf-8")) if options.write.is_file() else []
+        rows = (
+            json.loads(options.write.read_text(encoding="utf-8")) if options.write.is_file() else []
+        )
         before = [r for r in rows if r["sha256"] == found["sha256"]]
         if before:  # other percentages of the same copy stay
             found["percent"] = before[0]["percent"] | found["percent"]

@@ -352,7 +352,7 @@ def test_the_search_for_the_cache_finds_what_stood_there():
         assert OF_THE_CACHE.search(text)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals of POSIX")
+@pytest.mark.posix("no SIGHUP")
 def test_kernels_end_with_the_build(tmp_path):
     """As Ctrl-C in make reproduce asks it to."""
     source = "import os, time\nprint(os.getpid(), file=open('pid', 'w'), flush=True)"

@@ -438,6 +438,7 @@ def test_what_is_no_file_stands_in_nobodys_way(make, sources, folder):
         assert datasets.status("school") == "cached"
 
 
+@pytest.mark.posix("links need a privilege")
 @pytest.mark.parametrize("place", ["a file", "a circle of links"])
 def test_a_cache_that_is_no_folder(place, folder, capsys):
     from mtlbook import cli

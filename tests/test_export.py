@@ -149,6 +149,7 @@ def test_without_a_browser_the_html_is_there_and_the_error_says_what_to_do(
     assert cli.main(["export", "report", "--paper", "toy", "-o", "out", "--no-pdf"]) == 0
 
 
+@pytest.mark.posix("a script is no program there")
 def test_a_browser_that_does_not_print_leaves_nothing(toy, tmp_path, monkeypatch):
     broken = tmp_path / "chromium"
     broken.write_text("#!/bin/sh\necho no screen >&2\nexit 1\n")

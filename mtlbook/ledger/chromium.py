@@ -51,7 +51,7 @@ def print_to_pdf(page: Path, pdf: Path, *, seconds: float = 120) -> Path:
             done = subprocess.run(
                 [*command, page.resolve().as_uri()],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=seconds,
                 check=False,
             )
