@@ -186,9 +186,11 @@ LARGER |= {"office_home": office_home, "imageclef_da": imageclef}
 COUNTS = {"counts": dict.fromkeys(("Art", "Clipart", "Product", "Real_World"), 20), "classes": 2}
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
+@pytest.fixture
+def folders(tmp_path):
+    """For one test each: estimates ask the true registry how large the sets are."""
+    folder = tmp_path / "data"
+    folder.mkdir()
     with (
         mock.patch.dict(made_up_data.FILES, LARGER),
         mock.patch.dict(made_up_data.COUNTS, office_home=COUNTS),
