@@ -72,6 +72,7 @@ SPECIAL = {
     "MRN": {"update_every": lambda: 1, "weight": lambda: 0.1},
     "DRN": {"update_every": lambda: 1, "weight": lambda: 0.1},
     "SRDML": {"scalar": lambda: "sum"},
+    "MTAL": {"rho": lambda: 0.5},
 }
 
 
