@@ -213,7 +213,8 @@ def measured(
     if not pair.n:
         sides = "; ".join(map(": ".join, zip(names, arms, metrics, strict=True)))
         raise DeviationError(f"effects: no repeat has both of {sides}")
-    row = {"ours": sum(pair.differences) / pair.n, "low": None, "printed": "+0.00"}
+    row = {"ours": sum(pair.differences) / pair.n, "low": None, "high": None}
+    row |= {"printed": "+0.00", "rule": "paired", "unit": unit}  # what a number is written by
     if enough := pair.n >= MINIMUM_REPEATS:
         row |= {"low": pair.interval.low, "high": pair.interval.high}
     few = "" if enough else ", too few for an interval"
