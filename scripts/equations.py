@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MATHEMATICS = ("tensors", "norms", "priors", "saliency", "kernels")
 WITHOUT = {  # what computes no equation, and why
     "tensors.Ragged": "a container",
+    "norms.uncoupled_norms": "a control of the reproduction, derived in the method's chapter",
     "tensors.exact": "how many digits a computation keeps",
     "norms.tensorflow_order": "an order of axes",
     "priors.Inverted": "a view of a covariance",
@@ -43,7 +44,7 @@ def rows(book: Path) -> list[Row]:
     for path in sorted(book.rglob("*.md")):
         for table in re.findall(
             r"^:::\{admonition\} From the equations to the code\n(.*?)^:::$",
-            path.read_text(),
+            path.read_text(encoding="utf-8"),
             re.DOTALL | re.MULTILINE,
         ):
             for line in table.splitlines():
@@ -58,7 +59,7 @@ def rows(book: Path) -> list[Row]:
 
 def labels(book: Path) -> set[str]:
     """The labels of all displayed equations."""
-    text = "\n".join(path.read_text() for path in sorted(book.rglob("*.md")))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(book.rglob("*.md")))
     return set(re.findall(r"^\$\$ \(([^)]+)\)$", text, re.MULTILINE))
 
 
@@ -83,7 +84,7 @@ def is_there(test: str, root: Path) -> bool:
     """Whether ``tests/file.py::[Class::]name`` is a test of the repository."""
     file, *names = test.split("::")
     path = root / file
-    nodes = ast.parse(path.read_text()).body if path.is_file() else []
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []
     for name in names:
         inside = next((node for node in nodes if getattr(node, "name", None) == name), None)
         if inside is None:

@@ -309,17 +309,18 @@ def test_pages_find_no_data_but_those_of_the_packages(builder, tmp_path, monkeyp
     had.mkdir()
     (had / "omniglot_28.npz").write_text("what the builder has")
     monkeypatch.setenv("MTLBOOK_DATA", str(had))
-    seen = []
+    seen, folders = [], []
 
     def look(*arguments, **options):
-        seen.extend(Path(builder.os.environ["MTLBOOK_DATA"]).iterdir())
+        folders.append(Path(builder.os.environ["MTLBOOK_DATA"]))
+        seen.extend(folders[0].iterdir())
         return ["stop"]
 
     monkeypatch.setattr(builder, "execute", look)
     (tmp_path / "build" / "data").mkdir(parents=True)
     (tmp_path / "build" / "data" / "omniglot_28.npz").write_text("left by an earlier build")
     assert builder.build(False, at_once=1) == 1
-    assert Path(builder.os.environ["MTLBOOK_DATA"]) == tmp_path / "build" / "data"
+    assert folders == [tmp_path / "build" / "data"]
     assert seen == []
     assert (had / "omniglot_28.npz").exists()
 

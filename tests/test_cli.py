@@ -305,7 +305,7 @@ def test_closed_streams_are_no_error(project, line, expected):
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="sets the variable with bash")
-@pytest.mark.parametrize("form", ["table", "json", "page"])
+@pytest.mark.parametrize("form", ["table", "json", "html"])
 def test_what_a_terminal_has_no_letter_for_is_spelt_out(project, form):
     path = project / "data/claims/toy.yaml"
     path.write_text(path.read_text().replace("b beats a", "b \u2265 a \u00b1 \u00e9"), "utf-8")

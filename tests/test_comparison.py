@@ -16,12 +16,12 @@ import mtlbook
 from mtlbook.cli import main
 from mtlbook.comparison import CANDIDATES, Protocol, check, compare, read, train
 from mtlbook.comparison.arms import NEEDS, choose
-from mtlbook.comparison.judging import judge, verdict_of
+from mtlbook.comparison.judging import judge, resampled_interval, verdict_of
 from mtlbook.comparison.report import number, signed
 from mtlbook.comparison.running import run
 from mtlbook.comparison.splits import Shares, parts_of, standardise, units_of
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.statistics import Interval, mean_interval, resampled_interval
+from mtlbook.ledger.statistics import Interval, mean_interval
 from mtlbook.methods import Method
 from mtlbook.tasks import Task, TaskSet
 

@@ -70,7 +70,7 @@ def test_every_switch_of_mrn_is_listed():
 )
 def test_every_effect_is_computed_from_a_committed_result(effect, ledger):
     text = deviations.measured(effect, *ledger)
-    assert re.match(r"[+-]?\d+\.\d+( \[|.*, n = \d+)", text), text
+    assert re.match(r"[+−]?\d+\.\d+( \[|.*, n = \d+)", text), text
     if effect.claim is None:
         # by hand
         other = effect.reference_experiment or effect.experiment

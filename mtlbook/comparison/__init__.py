@@ -65,7 +65,7 @@ def compare(
     data : path, TaskSet or Data
         As :func:`read` takes it.
     arms : iterable of str, optional
-        Names of :data:`CANDIDATES`; by default all that the tasks admit.
+        Names of ``CANDIDATES``; by default all that the tasks admit.
     network : "auto" | "linear" | "mlp" | "convnet"
         "auto": convnet for images, linear for features of a pretrained network, else mlp.
     repeats : int
@@ -163,7 +163,7 @@ def train(
     ----------
     data : path, TaskSet or Data
     arm : str
-        A name of :data:`CANDIDATES`.
+        A name of ``CANDIDATES``.
     settings : mapping
         Fields of :class:`Protocol` that the arm has chosen.
     seed : int

@@ -213,7 +213,7 @@ class Candidate:
     ranges : mapping
         Of the fields of the protocol that it chooses, as :func:`mtlbook.arms.configurations` takes.
     needs : sequence of str
-        Keys of :data:`NEEDS`.
+        Keys of ``NEEDS``.
     start : str, optional
         As in :class:`mtlbook.arms.Arm`.
     """
@@ -366,7 +366,7 @@ def choose(tasks: TaskSet, network: str, trials: int, only: Iterable[str] | None
     trials : int
         Settings of every arm, drawn at random: the same number for all.
     only : iterable of str, optional
-        Names of :data:`CANDIDATES`; by default all.
+        Names of ``CANDIDATES``; by default all.
     """
     names = list(CANDIDATES if only is None else dict.fromkeys(["stl", *only]))
     if unknown := [name for name in names if name not in CANDIDATES]:

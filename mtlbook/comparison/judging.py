@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mtlbook.comparison.arms import CANDIDATES
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.statistics import Interval, holm, mean_interval, resampled_interval
+from mtlbook.ledger.statistics import Interval, holm, mean_interval
 
 FEWEST = 5  # repeats, below which nothing is said
 MARGIN = 1.0  # points: a difference that nobody would act on
@@ -177,3 +178,47 @@ def _advise(rows: list[Row], margin: float) -> tuple[str, str]:
         "equal": "its gain over single-task learning is within the margin",
     }.get(row.verdict, "whether it gains over single-task learning is undecided, not certain")
     return row.arm, f"{why}; {sure} ({gain})"
+
+
+def resampled_interval(values: ArrayLike, ratio: float, *, confidence: float = 0.95) -> Interval:
+    """Interval of a mean over random splits of *one* sample, which share most of their data.
+
+    Repeats on overlapping parts are not independent: ``mean_interval`` answers for this sample, and
+    is too narrow for the population that it was drawn from.
+
+    Parameters
+    ----------
+    values : array_like, shape (n, ...)
+        One value a split; of paired differences, the difference.
+    ratio : float
+        Test samples over training samples, not negative.
+    confidence : float
+        As in :func:`mtlbook.ledger.statistics.mean_interval`.
+
+    Returns
+    -------
+    Interval
+        Mean plus and minus ``t * s * sqrt(1 / n + ratio)``: more splits do not make it narrower
+        than ``ratio`` lets them.
+
+    Raises
+    ------
+    ValueError
+        As :func:`mtlbook.ledger.statistics.mean_interval`, or if the ratio is negative.
+
+    References
+    ----------
+    C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52, 2003.
+
+    Examples
+    --------
+    >>> from mtlbook.ledger.statistics import mean_interval
+    >>> plain, honest = mean_interval([1.0, 2.0, 3.0]), resampled_interval([1.0, 2.0, 3.0], 0.5)
+    >>> round((honest.high - honest.low) / (plain.high - plain.low), 3)  # sqrt(1 + 3 / 2)
+    1.581
+    """
+    if not ratio >= 0:
+        raise ValueError(f"ratio: expected a number >= 0, got {ratio}")
+    mean, low, high, n = mean_interval(values, confidence=confidence)
+    wider = math.sqrt(1 + n * ratio)
+    return Interval(mean, mean - (mean - low) * wider, mean + (high - mean) * wider, n)

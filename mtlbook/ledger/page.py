@@ -177,7 +177,7 @@ def _form(claims: Sequence[Mapping]) -> str:
     asked = {key: _ASKED.get(key, GROUPS[key][0]) for key in there("kind", list(GROUPS)) if key}
     papers = {value: text.upper() if value else text for value, text in there("paper").items()}
     return (
-        '<form id="filter" role="search" hidden>'
+        '<form id="filter" role="search" autocomplete="off" hidden>'
         + '<label class="search">search<input type="search" name="q" '
         + 'placeholder="words of a claim, a rule, a reason"></label>'
         + select("paper", "paper", papers)

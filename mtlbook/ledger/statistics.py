@@ -92,49 +92,6 @@ def prediction_interval(values: ArrayLike, *, confidence: float = 0.95) -> Inter
     return _t_interval(values, confidence, of_new_run=True)
 
 
-def resampled_interval(values: ArrayLike, ratio: float, *, confidence: float = 0.95) -> Interval:
-    """Interval of a mean over random splits of *one* sample, which share most of their data.
-
-    Repeats on overlapping parts are not independent: :func:`mean_interval` answers for this sample,
-    and is too narrow for the population that it was drawn from.
-
-    Parameters
-    ----------
-    values : array_like, shape (n, ...)
-        One value a split; of paired differences, the difference.
-    ratio : float
-        Test samples over training samples, not negative.
-    confidence : float
-        As in `mean_interval`.
-
-    Returns
-    -------
-    Interval
-        Mean plus and minus ``t * s * sqrt(1 / n + ratio)``: more splits do not make it narrower
-        than ``ratio`` lets them.
-
-    Raises
-    ------
-    ValueError
-        As `mean_interval`, or if the ratio is negative.
-
-    References
-    ----------
-    C. Nadeau, Y. Bengio, Inference for the generalization error, Machine Learning 52, 2003.
-
-    Examples
-    --------
-    >>> plain, honest = mean_interval([1.0, 2.0, 3.0]), resampled_interval([1.0, 2.0, 3.0], 0.5)
-    >>> round((honest.high - honest.low) / (plain.high - plain.low), 3)  # sqrt(1 + 3 / 2)
-    1.581
-    """
-    if not ratio >= 0:
-        raise ValueError(f"ratio: expected a number >= 0, got {ratio}")
-    mean, low, high, n = mean_interval(values, confidence=confidence)
-    wider = math.sqrt(1 + n * ratio)
-    return Interval(mean, mean - (mean - low) * wider, mean + (high - mean) * wider, n)
-
-
 def two_way_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Interval of a mean over repeats and units (tasks, images), both drawn at random and crossed.
 
