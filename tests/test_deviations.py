@@ -80,7 +80,7 @@ def test_every_effect_is_computed_from_a_committed_result(effect, ledger):
         )
         both = sorted(set(a) & set(b))
         mean = sum(a[r] - b[r] for r in both) / len(both)
-        assert float(text.split(" ")[0]) == pytest.approx(mean, abs=0.0051)
+        assert float(text.split(" ")[0].replace("−", "-")) == pytest.approx(mean, abs=0.0051)
         assert f"n = {len(both)}" in text and (len(both) < 5) == ("too few" in text)
 
 

@@ -336,7 +336,8 @@ def test_the_dry_run_prints_it(root, plans, runs, capsys, monkeypatch):
     out = capsys.readouterr().out
     text, _, command = out.rpartition("\n\n")
     assert "snakemake" in command and "tnrdmtl-glyphs all" not in out
-    assert max(map(len, text.splitlines())) <= 80
+    # the path of a temporary folder may be longer than a line, and is not broken
+    assert all(len(line) <= 80 or len(line.split()) == 1 for line in text.splitlines()), text
     flat = " ".join(text.split())
     large = r"12 runs; 3\.\d h, 7\.\d GB \(estimated: 1e\+17 operations of 1065 trainings at 1e\+13"
     assert re.search(large, flat)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mtlbook.ledger.agreement import Agreement
-from mtlbook.ledger.report import interval, printed
+from mtlbook.ledger.report import interval, kind, printed
 
 NOT_RUN = "not run"
 
@@ -138,7 +138,8 @@ def summarise(
     before = {row["claim"]: row for row in committed}
     of_paper: dict[str, list] = {}
     for row in rows:
-        of_paper.setdefault(row["paper"], []).append(row)
+        if kind(row) != "cell":  # single printed numbers are counted apart, in the full listing
+            of_paper.setdefault(row["paper"], []).append(row)
     papers = [_paper(name, of, counterparts, agreement) for name, of in of_paper.items()]
     headlines = [
         _headline(row, counterparts.get(row["claim"]), before.get(row["claim"]), agreement)
@@ -155,7 +156,7 @@ def _paper(
     same, changed, elsewhere = [], [], []
     for row in rows:
         counts[row["asked_by"]][row["verdict"] if row["n"] else NOT_RUN] += 1
-        if not row["n"]:
+        if not row["n"] or not row["experiment"]:  # nothing of this run: the print says it alone
             continue
         other = counterparts.get(row["claim"])
         if other is None or row["experiment"] not in agreement.whole:
