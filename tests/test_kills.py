@@ -152,7 +152,7 @@ def killed(tmp_path, code, *arguments):
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_fetch(tmp_path, monkeypatch, seed):
     """The download goes on where it was, and parts that are computed are kept."""
     body, url = bytes(range(256)) * 16, "https://files.example/school.mat"
@@ -165,7 +165,7 @@ def test_fetch(tmp_path, monkeypatch, seed):
     assert starts[-1] > 0, "never killed in the middle of the download"
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_derive(tmp_path, seed):
     assert killed(tmp_path, DERIVE, seed) >= 0
 
