@@ -10,25 +10,16 @@ import tempfile
 import urllib.error
 import urllib.request
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-device-scale-factor=1",
-]
+from mtlbook.ledger import chromium
+
+FLAGS = [*chromium.FLAGS, "--force-device-scale-factor=1"]
 KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "Up": "\ue013", "Down": "\ue015"}
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
 def why_not() -> str | None:
     """Why there is no browser here, None where there is one."""
-    from mtlbook.ledger.chromium import find
-
-    if find() is None:
+    if chromium.find() is None:
         return "no Chromium on this machine (Debian: apt-get install chromium)"
     if shutil.which("chromedriver") is None:
         return "no chromedriver on this machine (Debian: apt-get install chromium-driver)"
@@ -90,8 +81,6 @@ class Browser:
 @contextlib.contextmanager
 def browser():
     """Start a browser, and end it."""
-    from mtlbook.ledger.chromium import find
-
     driver = subprocess.Popen(
         ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -103,7 +92,7 @@ def browser():
             port = re.search(r"started successfully on port (\d+)", line)
         address = f"http://127.0.0.1:{port[1]}"
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            options = {"args": [*FLAGS, f"--user-data-dir={folder}"], "binary": find()}
+            options = {"args": [*FLAGS, f"--user-data-dir={folder}"], "binary": chromium.find()}
             wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
             content = {"capabilities": {"alwaysMatch": wanted}}
             session = _call("POST", f"{address}/session", content)["sessionId"]

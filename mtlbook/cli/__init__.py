@@ -33,9 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if extra and options.command != "reproduce":
         parser.error("arguments after -- are Snakemake's, and go with reproduce only")
     options.extra = extra
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks stops no command
-            stream.reconfigure(errors="backslashreplace")
     try:
         code = options.function(options)
         sys.stdout.flush()  # here, where a reader that has gone away is noticed

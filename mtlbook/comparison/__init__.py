@@ -14,8 +14,9 @@ from mtlbook.comparison.checks import check
 from mtlbook.comparison.judging import MARGIN, Judgement, judge
 from mtlbook.comparison.reading import Data, read
 from mtlbook.comparison.report import as_html, as_text
-from mtlbook.comparison.running import run, study_of, write_text
+from mtlbook.comparison.running import run, study_of
 from mtlbook.comparison.splits import standardise
+from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
 from mtlbook.tasks import TaskSet
@@ -122,7 +123,7 @@ def compare(
         _code(data, judgement, settled, reading),
     )
     if output is not None:
-        write_text(Path(output) / "report.html", html)
+        write_atomically(Path(output) / "report.html", html)
     return Comparison(result, judgement, html)
 
 

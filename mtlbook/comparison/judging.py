@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from mtlbook.comparison.arms import CANDIDATES
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.statistics import Interval, holm, mean_interval
+from mtlbook.ledger.statistics import Interval, holm, mean_interval, p_value_of
 
 FEWEST = 5  # repeats, below which nothing is said
 MARGIN = 1.0  # points: a difference that nobody would act on
@@ -89,10 +89,10 @@ def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
     whole = [arm for arm in names if len(result.values(arm, "score")) == len(base)]
     failed = {arm: len(result.values(arm, "failed")) for arm in names if arm not in whole}
     others = [arm for arm in whole if arm != "stl"]
-    p_values = dict(
-        zip(others, holm([_p(_pairs(result, a, "stl"), ratio) for a in others]), strict=True)
-    )
-    rows = [_row(result, arm, ratio, margin, p_values.get(arm, 1.0)) for arm in whole]
+    gains = {arm: resampled_interval(_pairs(result, arm, "stl"), ratio) for arm in others}
+    adjusted = holm([p_value_of(gain) for gain in gains.values()])
+    p_values = dict(zip(gains, adjusted, strict=True))
+    rows = [_row(result, arm, gains.get(arm), margin, p_values.get(arm, 1.0)) for arm in whole]
     advised, reason = _advise(rows, margin)
     return Judgement(rows, failed, advised, reason, margin, ratio)
 
@@ -102,27 +102,14 @@ def _pairs(result: Result, arm: str, other: str) -> np.ndarray:
     return np.array([a[r] - b[r] for r in sorted(a.keys() & b.keys())])
 
 
-def _p(values: np.ndarray, ratio: float) -> float:
-    """Two-sided p of no difference, by the corrected resampled t test."""
-    from scipy.special import stdtr
-
-    spread = values.std(ddof=1)
-    if spread <= 1e-12 * np.abs(values).max(initial=0):
-        return float(values.mean() == 0)
-    n = len(values)
-    t = values.mean() / (spread * math.sqrt(1 / n + ratio))
-    return float(2 * stdtr(n - 1, -abs(t)))
-
-
-def _row(result: Result, arm: str, ratio: float, margin: float, p: float) -> Row:
+def _row(result: Result, arm: str, gain: Interval | None, margin: float, p: float) -> Row:
     scores = result.values(arm, "score")
     losses, seconds = result.values(arm, "loss"), result.values(arm, "seconds")
-    gain = here = needed = None
+    here = needed = None
     verdict, worst = "reference", 0.0
     per_task = np.array([_per_task(result, arm, r) for r in sorted(scores)])
-    if arm != "stl":
-        values = _pairs(result, arm, "stl")
-        gain, here = resampled_interval(values, ratio), mean_interval(values)
+    if gain is not None:
+        here = mean_interval(_pairs(result, arm, "stl"))
         verdict = verdict_of(gain, margin)
         base = np.array([_per_task(result, "stl", r) for r in sorted(scores)])
         worst = float((per_task - base).mean(0).min())

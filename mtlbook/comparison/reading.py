@@ -289,7 +289,6 @@ def _assemble(
     if kind == "auto":
         kind = _guess(y)
         notes = [*notes, f"the targets were taken for {kind}; --kind says otherwise"]
-    names = list(dict.fromkeys(of_task.tolist()))
     make = _classes if kind == "classification" else _numbers
     targets = make(name, y, of_task, notes)
     keys = None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1]
@@ -307,7 +306,6 @@ def _assemble(
                 groups=None if keys is None else torch.from_numpy(keys)[rows],
             )
         )
-    assert len(tasks) == len(names)
     return Data(TaskSet(name, tasks, tier="fetched", licence="yours"), notes, features)
 
 

@@ -8,6 +8,7 @@ from html import escape
 
 from mtlbook.comparison.arms import CANDIDATES
 from mtlbook.comparison.judging import Judgement, Row
+from mtlbook.ledger import numbers
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.statistics import Interval
 
@@ -35,15 +36,12 @@ PAIRS = 30  # tasks at most of which the whole matrix is shown
 
 
 def number(x: float, digits: int = 2) -> str:
-    """With a true minus, and no minus before a zero."""
-    text = f"{x:.{digits}f}"
-    text = text.lstrip("-") if float(text) == 0 else text
-    return text.replace("-", "−")
+    """As the ledger writes numbers."""
+    return numbers.number(x, f"0.{'0' * digits}")
 
 
 def signed(x: float, digits: int = 2) -> str:
-    text = number(x, digits)
-    return text if text.startswith("−") or float(text) == 0 else f"+{text}"
+    return numbers.number(x, f"0.{'0' * digits}", signed=True)
 
 
 def span(interval: Interval | None, digits: int = 2) -> str:

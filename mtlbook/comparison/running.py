@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -17,7 +16,6 @@ from torch import Tensor
 from mtlbook.comparison import arms as table
 from mtlbook.comparison.arms import Choice, Protocol
 from mtlbook.comparison.splits import Shares, parts_of, standardise
-from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.methods import Method
 from mtlbook.study import Add, Outcome, Parts, Study, Trial
@@ -132,7 +130,7 @@ def run(
         if action is not None:
             action()
             if path is not None:
-                _keep(result, path)
+                result.save(path)
         done += work
         spent = time.perf_counter() - started
         tell(f"{100 * done / todo:3.0f} %  {spent:6.0f} s  {text}")
@@ -171,11 +169,6 @@ def _compare(
     result.settings["chosen"] = kept
 
 
-def _keep(result: Result, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result.save(path)
-
-
 def _resumed(begun: Result, path: Path | None) -> Result:
     """What is in the file, if it is of the same data and settings."""
     if path is None or not path.exists():
@@ -193,11 +186,3 @@ def _resumed(begun: Result, path: Path | None) -> Result:
     found.settings["left_out"] = begun.settings["left_out"]
     found.device, found._started = begun.device, begun._started
     return found
-
-
-def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write a file whole or not at all, its folder with it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
-    return path

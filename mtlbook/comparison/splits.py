@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class Shares:
             raise ValueError(f"shares: expected a rest of at least 5 % to test on, got {self}")
 
 
+@lru_cache(maxsize=1)  # of a comparison, which divides the same tasks for every arm and repeat
 def units_of(tasks: TaskSet) -> list[Tensor]:
     """Of each task the number of each sample's unit: samples of one unit are never divided.
 

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_FLAGS = (
+#: To run without a window, a user or a network.
+FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -17,7 +18,6 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--no-pdf-header-footer",
 )
 
 
@@ -46,7 +46,8 @@ def print_to_pdf(page: Path, pdf: Path, *, seconds: float = 120) -> Path:
         )
     with tempfile.TemporaryDirectory(dir=pdf.parent, ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "page.pdf"
-        command = [browser, *_FLAGS, f"--user-data-dir={folder}/profile", f"--print-to-pdf={made}"]
+        command = [browser, *FLAGS, f"--user-data-dir={folder}/profile"]
+        command += ["--no-pdf-header-footer", f"--print-to-pdf={made}"]
         try:
             done = subprocess.run(
                 [*command, page.resolve().as_uri()],
