@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike
 from mtlbook.ledger.results import Result
 
 _DIGITS = string.digits + string.ascii_lowercase
+_NUMBERS = np.full(256, -1)  # of each digit's code: a result has a million of them
+_NUMBERS[np.frombuffer(_DIGITS.encode(), dtype=np.uint8)] = np.arange(len(_DIGITS))
 METRIC = "accuracy_percent"  # whose mean over the tested images is that of the tasks
 
 
@@ -61,7 +63,9 @@ def scores(result: Result, arm: str) -> dict[int, np.ndarray]:
         if kind == "right" and of == arm:
             packed = np.frombuffer(bytes.fromhex(curves[f"tested/{repeat}"]), dtype=np.uint8)
             of_images = np.full(8 * len(packed), np.nan)
-            right = [_DIGITS.index(digit) for digit in text]
+            right = _NUMBERS[np.frombuffer(text.encode("latin-1"), dtype=np.uint8)]
+            if (right < 0).any():
+                raise ValueError(f"{name}: expected digits of {_DIGITS}, got others")
             of_images[np.unpackbits(packed).astype(bool)] = right
             found[int(repeat)] = 100 * of_images / result.data["tasks"]
     return found
