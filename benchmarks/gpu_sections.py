@@ -154,7 +154,10 @@ def _determinism(run: Run, name: str) -> Row:
 def _three_steps(
     method: Method, tasks: TaskSet, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Losses and state after three steps, an update in each."""
+    """Losses, and weights after three steps with an update in each.
+
+    Without covariances: their bases are not unique.
+    """
     with precision("float32", device):
         of = Steps(method, tasks, device, dtype, lr=0.01)
         losses = []
@@ -162,21 +165,17 @@ def _three_steps(
             losses.append(of.step())
             if method.update_every > 1:
                 method.update()
-        state = {k: v for k, v in method.state_dict().items() if isinstance(v, Tensor)}
-        state["losses"] = torch.stack(losses)
-        return {key: value.detach().cpu().double() for key, value in state.items()}
+    learned = {k: v for k, v in method.named_buffers() if k == "coupling"}  # SRDML's omega
+    found = {**dict(method.named_parameters()), **learned, "losses": torch.stack(losses)}
+    return {key: value.detach().cpu().double() for key, value in found.items()}
 
 
 def _difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Row:
-    """Of the losses as they are; of the weights relative to the largest of their tensor.
-
-    Only weights: a basis of a covariance is not unique.
-    """
-    weights = {k for k in one if k.endswith(("weight", "bias")) or "original" in k}
+    """Of the losses as they are; of the weights relative to the largest of their tensor."""
     relative = [
         float((one[k] - other[k]).abs().max() / one[k].abs().max().clamp(min=1e-30))
-        for k in weights
-        if one[k].numel() and bool(one[k].any())
+        for k in one
+        if k != "losses"
     ]
     return {
         "loss": float((one["losses"] - other["losses"]).abs().max()),
