@@ -209,7 +209,7 @@ SETTINGS = {
         TrunkAndHeads,
     ),
     "unlike": Setting(
-        "two networks of 8, 16, 16 filters on images of 16 x 16 and 28 x 28; of each task 32 in a step",
+        "two networks of 8, 16, 16 filters on images of 16 x 16 and 28 x 28; of each 32 in a step",
         unlike_tasks,
         unlike,
     ),
