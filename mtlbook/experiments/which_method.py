@@ -27,7 +27,7 @@ from mtlbook.relations import Relation, cosine_relation
 from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial, choices, configurations
 from mtlbook.tasks import TaskSet
 
-TRIALS = 12  # settings of every arm
+TRIALS = 10  # settings of every arm
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ GROUPS: dict[str, Sequence[str]] = {
     "simple": (*SINGLE, "hard-sharing", "hard-deep", *SHALLOW, "mmoe", "oracle"),
     "priors": ("fixed", "mrn-t", "drn", "mrn"),
     "norms": ("uncoupled", "laf", "tucker", "tt", "dmtl-tf"),
-    "gradients": ("uniform", "srdml", "pcgrad", "mgda"),
+    "saliency": ("uniform", "srdml"),
+    "balancing": ("pcgrad", "mgda"),
 }
 #: What cannot take part at all, and why.
 LEFT_OUT = {
