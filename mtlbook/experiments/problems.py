@@ -149,10 +149,13 @@ class Real:
         return tasks if self.change is None else self.change(tasks)
 
     def parts(self, tasks: TaskSet, repeat: int) -> dict[str, TaskSet]:
+        """Parts of one repeat, standardised by what is trained on, inputs in the span of that."""
+        return in_span(standardise(self.divided(tasks, repeat), common=self.common))
+
+    def divided(self, tasks: TaskSet, repeat: int) -> dict[str, TaskSet]:
         """Parts of one repeat: a fifth for validation, the same in all repeats; the rest is tested.
 
-        Inputs are standardised by the training part, and given in the span of its inputs. Tasks
-        that share their inputs get the same samples.
+        Tasks that share their inputs get the same samples.
         """
         fixed = torch.Generator().manual_seed(VALIDATION_SEED)
         drawn = torch.Generator().manual_seed(repeat)
@@ -162,8 +165,7 @@ class Real:
                 rows[name].append(of_task)
         if tasks.shared_inputs:
             rows = {name: of * len(tasks) for name, of in rows.items()}
-        parts = {name: tasks.select(of) for name, of in rows.items()}
-        return in_span(standardise(parts, common=self.common))
+        return {name: tasks.select(of) for name, of in rows.items()}
 
 
 def _halves(tasks: int) -> list[int]:

@@ -223,14 +223,14 @@ def study_of(
     planted = problem in TEACHERS
 
     @lru_cache(maxsize=splits + 1)  # every arm asks for them anew
-    def parts(repeat: int) -> Parts:
+    def parts(tasks: TaskSet | None, repeat: int) -> Parts:
         return TEACHERS[problem].parts(repeat) if planted else REAL[problem].parts(tasks, repeat)
 
     return Study(
         name="which_method",
         arms=arms_of(problem, TEACHERS[problem].tasks if planted else len(tasks), trials),
         protocol=Protocol(**changes),
-        split=lambda tasks, repeat, protocol: parts(repeat),
+        split=lambda tasks, repeat, protocol: parts(tasks, repeat),
         training=running.training,
         measure=partial(measure, problem=problem),
         score=running.score,
