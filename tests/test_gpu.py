@@ -1,5 +1,6 @@
 """``make gpu`` rehearsed on a CPU: what it measures, what fails, what the page reads of it."""
 
+import copy
 import json
 import re
 import sys
@@ -243,13 +244,40 @@ def test_the_page_shows_what_was_measured(measured, monkeypatch):
     found = json.loads(measured.read_text())
     found["sections"]["methods"]["rows"]["STL"]["waits"] = {"norms.py:285": 4}
     found["sections"]["methods"]["left_out"] = ["PLE"]
+    found["sections"]["table"]["errors"] = {"drn": "Traceback\n  ...\nRuntimeError: a | b\n"}
+    found |= {"tests": {"passed": 7, "failed": 2, "error": 1}, "driver": "580.1"}
     texts, figures = shown(monkeypatch, [found])
     whole = "\n".join([*texts, devices.about(found)])
     assert len(figures) == 3
-    assert "| STL | 4 | 0 | `norms.py:285` |" in whole
-    assert f"on {found['day']} with torch {found['torch']}" in whole
-    assert "Not reached in the time: PLE (methods)." in whole
+    assert "| STL | 4 | - | 0 | `norms.py:285` |" in whole
+    assert f"on {found['day']} with torch {found['torch']}, driver 580.1" in whole
+    assert "that need a device 7 passed and 3 failed. Not reached in the time: PLE." in whole
     assert "| MTAL, slices, every 10th | 0 | 0 | equal |" in whole
+    assert "Run twice, 4 of 4 rows are equal to the last bit" in whole
+    assert "| table | drn | RuntimeError: a &#124; b |" in whole
+
+
+def test_the_page_tells_what_differs_from_file_to_file(measured):
+    found = json.loads(measured.read_text())
+    found["sections"] = {"methods": {"rows": {}, "errors": {}, "left_out": []}}
+    assert devices.steps(found) == devices.steps_in_words(found) == ""
+    assert devices.agreement_in_words(found) == devices.growth_in_words(found) == ""
+    assert devices.failures(found) == "Nothing failed."
+    assert devices.waits(found) == "No method makes the host wait for the device."
+    row = {"ratio": {"float32": 2.0}, "ms": {"float32": 4.0}, "kernel_ms": 1.0}
+    dear = {"ratio": {"float32": 3.0}, "ms": {"float32": 4.0}, "kernel_ms": 3.0, "amortised": 8.0}
+    found["sections"]["methods"]["rows"] = {"a": row, "b": dear, "c": {"ratio": {}}}
+    found["sections"]["growth"] = {
+        "rows": {"stacked": {"tasks": [4, 8], "ms": [2.0, 3.0], "kernels": [5, 20]}}
+    }
+    assert devices.steps_in_words(found) == (
+        "Updates counted, 0 of 2 rows stay below one and a half times their bare networks; the "
+        "dearest is b, 8 times. Kernels run for 25% of the step of a, and for 75% of that of b."
+    )
+    assert devices.growth_in_words(found) == (
+        "- stacked: from 4 to 8 tasks the step's time grows 1.5 times, the number of its kernels "
+        "4.0 times."
+    )
 
 
 def test_without_a_file_the_page_says_so(monkeypatch):
@@ -257,7 +285,36 @@ def test_without_a_file_the_page_says_so(monkeypatch):
     assert "Not measured yet" in texts[0] and not figures
 
 
-# ------------------------------------------------------------------ what the rehearsal found
+# ------------------------------------------------------------------ what was found
+
+
+def test_a_pooling_that_ties_within_rounding_explains_the_largest_difference(
+    benchmark, monkeypatch
+):
+    """On a CPU in float64: inputs disturbed by 1e-7 give the difference that the H200 shows."""
+    _, cases, _, sections, _ = benchmark
+    choices, pool = [], torch.nn.functional.max_pool2d_with_indices
+
+    def recorded(x, *args, **options):
+        pooled, at = pool(x, *args, **options)
+        choices.append(at)
+        return pooled
+
+    monkeypatch.setattr(torch.nn.functional, "max_pool2d", recorded)
+    tasks, generator = cases.omniglot_tasks("middle"), torch.Generator().manual_seed(0)
+
+    def disturbed(x):
+        return x * (1 + 1e-7 * torch.randn(x.shape, generator=generator))
+
+    name, found = "TNRDMTL, uncoupled", []
+    method = cases.CASES[name].make("middle")
+    for of in (tasks, tasks.map_inputs(disturbed)):
+        found.append(sections._three_steps(copy.deepcopy(method), of, CPU, torch.float64))
+    before, after = choices[: len(choices) // 2], choices[len(choices) // 2 :]
+    assert sum(int((a != b).sum()) for a, b in zip(before, after, strict=True)) == 1
+    measured = json.loads((ROOT / "data/gpu/nvidia-h200.json").read_text())
+    there = devices.rows(measured, "agreement")[name]["float32"]["weights"]
+    assert sections._difference(*found)["weights"] == pytest.approx(there, rel=0.02)
 
 
 def test_a_copy_from_the_host_is_refused():

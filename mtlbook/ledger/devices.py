@@ -7,14 +7,14 @@ What failed on the device stands in it with its traceback, what its budget of ti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from mtlbook.ledger.files import read_json
 from mtlbook.ledger.numbers import MINUS, number
-from mtlbook.ledger.report import escape, markdown_table
+from mtlbook.ledger.report import code, escape, markdown_table
 
 SCHEMA = 1
 FOLDER = "data/gpu"
@@ -85,7 +85,7 @@ def rows(found: Measured, section: str) -> dict[str, dict[str, Any]]:
 
 
 def about(found: Measured) -> str:
-    """Where and when, in a sentence; how the tests went, what failed and what was not reached."""
+    """Where and when; how the tests went, and what was not reached in the time."""
     versions = f"torch {found['torch']}"
     if found.get("driver"):
         versions += f", driver {found['driver']}"
@@ -98,17 +98,19 @@ def about(found: Measured) -> str:
             f"Of the tests that need a device {tests['passed']} passed and "
             f"{tests['failed'] + tests['error']} failed."
         )
-    failed = [f"{label} ({name})" for name, label in _each(found, "errors")]
-    late = [f"{label} ({name})" for name, label in _each(found, "left_out")]
-    for words, labels in (("Failed", failed), ("Not reached in the time", late)):
-        if labels:
-            lines.append(f"{words}: {escape(', '.join(labels))}.")
+    late = [label for section in found["sections"].values() for label in section["left_out"]]
+    if late:
+        lines.append(f"Not reached in the time: {escape(', '.join(late))}.")
     return " ".join(lines)
 
 
-def _each(found: Measured, part: str) -> Iterator[tuple[str, str]]:
+def failures(found: Measured) -> str:
+    """What failed on the device, with the last line of its traceback."""
+    lines = [["section", "row", "error"]]
     for name, section in found["sections"].items():
-        yield from ((name, label) for label in section[part])
+        for label, text in section["errors"].items():
+            lines.append([name, escape(label), escape(text.strip().splitlines()[-1])])
+    return markdown_table(lines) if len(lines) > 1 else "Nothing failed."
 
 
 def steps(found: Measured) -> str:
@@ -148,14 +150,36 @@ def _update(row: Mapping[str, Any]) -> str:
     return f"{_number(row['update_ms'])} ms in {row['update_every']} steps"
 
 
+def steps_in_words(found: Measured) -> str:
+    """The dearest step, how many cost little, and how busy the device is."""
+    own = {name: row for name, row in rows(found, "methods").items() if "float32" in row["ratio"]}
+    if not own:
+        return ""
+    cost = {name: row.get("amortised", row["ratio"]["float32"]) for name, row in own.items()}
+    dearest, cheap = max(cost, key=cost.__getitem__), sum(value < 1.5 for value in cost.values())
+    text = (
+        f"Updates counted, {cheap} of {len(cost)} rows stay below one and a half times their bare "
+        f"networks; the dearest is {escape(dearest)}, {_number(cost[dearest])} times."
+    )
+    busy = {k: r["kernel_ms"] / r["ms"]["float32"] for k, r in own.items() if r.get("kernel_ms")}
+    if busy:
+        least, most = min(busy, key=busy.__getitem__), max(busy, key=busy.__getitem__)
+        text += (
+            f" Kernels run for {min(busy[least], 1):.0%} of the step of {escape(least)}, and for "
+            f"{min(busy[most], 1):.0%} of that of {escape(most)}."
+        )
+    return text
+
+
 def waits(found: Measured) -> str:
     """Which methods make the host wait for the device, how often in a step, and where."""
-    lines = [["method", "waits in a step", "in an update", "where"]]
+    lines = [["method", "waits in a step", "seen by the driver", "in an update", "where"]]
     for name, row in rows(found, "methods").items():
         places = {**row["waits"], **row.get("update_waits", {})}
         if places:
-            counts = [sum(row.get(key, {}).values()) for key in ("waits", "update_waits")]
-            lines.append([escape(name), *map(str, counts), ", ".join(f"`{p}`" for p in places)])
+            here, update = (sum(row.get(key, {}).values()) for key in ("waits", "update_waits"))
+            counts = [str(here), _number(row.get("driver_waits")), str(update)]
+            lines.append([escape(name), *counts, ", ".join(map(code, places))])
     if len(lines) == 1:
         return "No method makes the host wait for the device."
     return markdown_table(lines)
@@ -171,6 +195,38 @@ def agreement(found: Measured) -> str:
         lines.append([escape(name), *map(_number, each), twice])
     head = ["method", "float32", "float64", "the device twice"]
     return markdown_table([head, *lines])
+
+
+def agreement_in_words(found: Measured) -> str:
+    """The largest differences from the CPU, and of the device from itself."""
+    apart, again = rows(found, "agreement"), rows(found, "determinism")
+    lines = []
+    for kind in ("float64", "float32") if apart else ():
+        worst = max(apart, key=lambda name: apart[name][kind]["weights"])
+        value = _number(apart[worst][kind]["weights"])
+        lines.append(f"In {kind} the largest difference is {value} ({escape(worst)}).")
+    if again:
+        equal = sum(row["equal"] for row in again.values())
+        largest = max(row["weights"] for row in again.values())
+        lines.append(
+            f"Run twice, {equal} of {len(again)} rows are equal to the last bit; of the others the "
+            f"largest difference is {_number(largest)}."
+        )
+    return " ".join(lines)
+
+
+def growth_in_words(found: Measured) -> str:
+    """By how much kernels and time of a step grow from the fewest tasks to the most."""
+    lines = []
+    for name, row in rows(found, "growth").items():
+        first, last = row["tasks"][0], row["tasks"][-1]
+        text = f"time grows {row['ms'][-1] / row['ms'][0]:.1f} times"
+        if None not in row["kernels"]:
+            text += (
+                f", the number of its kernels {row['kernels'][-1] / row['kernels'][0]:.1f} times"
+            )
+        lines.append(f"- {escape(name)}: from {first} to {last} tasks the step's {text}.")
+    return "\n".join(lines)
 
 
 def laws(found: Measured) -> str:
