@@ -91,7 +91,7 @@ def tests(seconds: float) -> dict[str, Any]:
             pytest.kill()
             code = 124  # as timeout(1) says it
         said.seek(0)
-        text = said.read()
+        text = said.read().replace(f"{ROOT}{os.sep}", "")
     counts = dict.fromkeys(("passed", "failed", "skipped", "error"), 0)
     for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", text[-300:]):
         counts[word] = int(number)
