@@ -1,6 +1,6 @@
 """What a GPU says of the methods: steps, agreement with the CPU, how costs grow, one table.
 
-    python benchmarks/gpu.py [--budget 170] [--out data/gpu/nvidia-h200.json]
+    python benchmarks/gpu.py [--tests] [--budget 170] [--out data/gpu/nvidia-h200.json]
     python benchmarks/gpu.py --device cpu --quick    # a rehearsal, seconds
 
 The file is written anew after every section. A job that fails leaves its traceback and the others
@@ -15,8 +15,10 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -74,6 +76,30 @@ def _driver() -> str | None:
         return None
 
 
+def tests(seconds: float) -> dict[str, Any]:
+    """The tests that need a device, in a process of their own: how many passed, what was said."""
+    files = [p for p in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in p.read_text("utf-8")]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        try:
+            pytest = subprocess.Popen(
+                [*command, *map(str, sorted(files))], cwd=ROOT, stdout=said, stderr=said
+            )
+            code = pytest.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.kill()
+            code = 124  # as timeout(1) says it
+        said.seek(0)
+        text = said.read().replace(f"{ROOT}{os.sep}", "")
+    counts = dict.fromkeys(("passed", "failed", "skipped", "error"), 0)
+    for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", text[-300:]):
+        counts[word] = int(number)
+    print(text[-3000:], flush=True)
+    took = time.monotonic() - start
+    return {"code": code, **counts, "seconds": took, "said": text[-20_000:] if code else ""}
+
+
 def measure(
     jobs: Iterable[tuple[str, Callable[[], Mapping[str, Any]]]], left: Callable[[], float]
 ) -> dict[str, Any]:
@@ -90,12 +116,17 @@ def measure(
                 section["rows"][label] = job()
                 print(f"  {label:<28} {time.monotonic() - begun:6.1f} s", flush=True)
             except Exception as error:
-                section["errors"][label] = traceback.format_exc()
+                section["errors"][label] = _traceback()
                 print(f"  {label:<28} FAILED: {type(error).__name__}: {error}"[:300], flush=True)
     except Exception:  # the list of jobs itself
-        section["errors"][""] = traceback.format_exc()
+        section["errors"][""] = _traceback()
     section["seconds"] = time.monotonic() - start
     return section
+
+
+def _traceback() -> str:
+    """Of the error that is being handled; files of this repository without its folder."""
+    return traceback.format_exc().replace(f"{ROOT}{os.sep}", "")
 
 
 def to_json(found: Mapping[str, Any]) -> str:
@@ -118,22 +149,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal")
     parser.add_argument("--quick", action="store_true", help="small networks, few rounds")
     parser.add_argument("--budget", type=float, default=170, metavar="SECONDS")
+    parser.add_argument("--tests", action="store_true", help="first the tests marked gpu")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--out", type=Path, help=f"by default {FOLDER}/<device>.json, if on CUDA")
     options = parser.parse_args(arguments)
-    start, device = time.monotonic(), torch.device(options.device)
+    device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print(NO_GPU.format(version=torch.__version__, cuda=torch.version.cuda), file=sys.stderr)
         return 1
     found = {"schema": SCHEMA, **facts(device), "quick": options.quick, "budget": options.budget}
     found |= {"settings": {name: setting.words for name, setting in SETTINGS.items()}}
-    found["sections"] = {}
+    if options.tests:
+        found["tests"] = tests(140)
+    found["sections"], start = {}, time.monotonic()
     out = options.out
     if out is None and device.type == "cuda" and not options.quick:
         out = ROOT / FOLDER / (found["device"].lower().replace(" ", "-") + ".json")
     for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
         backend.allow_tf32 = False  # float32 unless a precision says otherwise
-    kernels(lambda: torch.zeros(1, device=device), device)  # a first trace can lack its kernels
+    # libraries take their workspaces at the first product, and a first trace can lack its kernels
+    ones = torch.ones(8, 8, device=device)
+    kernels(lambda: torch.nn.functional.conv2d((ones @ ones)[None, None], ones[None, None]), device)
     gc.freeze()  # what is imported stays: collecting the rest takes milliseconds
     for name in options.sections:
         print(f"{name} ({time.monotonic() - start:.0f} s)", flush=True)
@@ -146,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = sum(len(section["errors"]) for section in found["sections"].values())
     late = sum(len(section["left_out"]) for section in found["sections"].values())
     print(f"{found['device']}: {found['seconds']:.0f} s, {failed} failed, {late} left out; {out}")
-    return 1 if failed else 0
+    return 1 if failed or found.get("tests", {}).get("code") else 0
 
 
 if __name__ == "__main__":

@@ -194,22 +194,22 @@ def unlike(size: str, tasks: int = 2):
 
 SETTINGS = {
     "omniglot": Setting(
-        "50 convolutional networks on images of 28 x 28, 32 classes, 8 images of each task a step",
+        "50 convolutional networks on images of 28 x 28, 32 classes; of each task 8 in a step",
         omniglot_tasks,
         omniglot,
     ),
     "office": Setting(
-        "fc7 (4,096 to 256) and fc8 (31 classes) for 4 domains, 64 samples of each a step",
+        "fc7 (4,096 to 256) and fc8 (31 classes) of 4 domains; of each domain 64 samples in a step",
         office_tasks,
         office,
     ),
     "cifar": Setting(
-        "VGG16's convolutions on 100 images of 64 x 64, 10 binary heads with 128 hidden units",
+        "VGG16's convolutions on 100 images of 64 x 64; 10 binary heads with 128 hidden units",
         cifar_tasks,
         TrunkAndHeads,
     ),
     "unlike": Setting(
-        "two networks of 8, 16 and 16 filters on images of 16 x 16 and 28 x 28, 32 of each a step",
+        "two networks of 8, 16, 16 filters on images of 16 x 16 and 28 x 28; of each 32 in a step",
         unlike_tasks,
         unlike,
     ),

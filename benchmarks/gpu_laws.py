@@ -32,7 +32,7 @@ class Law:
     size : str
         The letter of what grows.
     theory : str
-        The operations, in the letters of the book.
+        The operations, in TeX.
     time, memory : float
         Exponents of what grows fastest.
     sizes, small : sequence of int
@@ -114,7 +114,7 @@ LAWS = {
         lambda n, device: _trace_norm("laf", n, 50, device),
     ),
     "trace norm Tucker, tasks": Law(
-        "T", "sum over modes of d_i D T, and d_i^3", 1, 1, (32, 64, 128, 256), (4, 8, 16), 3,
+        "T", r"\sum_i (d_i D T + d_i^3)", 1, 1, (32, 64, 128, 256), (4, 8, 16), 3,
         lambda n, device: _trace_norm("tucker", 8192, n, device),
     ),
     "MRN's update, features": Law(

@@ -245,9 +245,12 @@ def _arm(run: Run, arm: str) -> Row:
 # ---------------------------------------------------------------- one graph
 
 
+COMPILED = ("STL", "MTAL", "MRN", "TNRDMTL, LAF")
+
+
 def compiled(run: Run) -> Iterator[tuple[str, Job]]:
     """Losses and penalty as one graph (``fullgraph=True``), compiled, against eager."""
-    for name in ("STL", "MTAL", "MRN", "TNRDMTL, LAF"):
+    for name in COMPILED:
         yield name, partial(_compiled, run, name)
 
 

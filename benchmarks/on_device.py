@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -122,14 +122,19 @@ def kernels(way: Way, device: torch.device, calls: int = 3) -> dict[str, float]:
         path = Path(folder) / "trace.json"
         trace.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    return count(events, calls)
+
+
+def count(events: Iterable[Mapping[str, Any]], calls: int) -> dict[str, float]:
+    """What a trace holds, of one of so many calls."""
+    events = list(events)
     kinds = Counter(event.get("cat") for event in events)
     busy = sum(event.get("dur", 0) for event in events if event.get("cat") == "kernel")
-    waits = sum(event.get("name") in WAITS for event in events)
     return {
         "kernels": kinds["kernel"] / calls,
         "copies": (kinds["gpu_memcpy"] + kinds["gpu_memset"]) / calls,
-        "kernel_ms": busy / 1e3 / calls,
-        "driver_waits": waits / calls,
+        "kernel_ms": busy / 1e3 / calls,  # durations are in microseconds
+        "driver_waits": sum(event.get("name") in WAITS for event in events) / calls,
     }
 
 
