@@ -61,11 +61,15 @@ DECAY, WEIGHT = table.DECAY, table.WEIGHT
 TRUNK = {"trunk": ["own", "shared"]}  # relate the weights of all layers, or of the heads
 NETWORK = {"network": ["linear", "mlp"]}
 
+#: Of SRDML: 0 is hard sharing, whose decay it may have, too.
+LAMBDA = {"weight": [0.0, 0.001, 0.01, 0.1, 1.0]} | DECAY
+
 Row = tuple[Callable[[Trial], Method], Mapping[str, Any]]
 _OWN: dict[str, Row] = {
     "stl-plain": (table.stl, {}),
     "hard-deep": (deep, DECAY),
-    "uniform": (uniform, WEIGHT),
+    "uniform": (uniform, LAMBDA),
+    "srdml": (table.saliency, LAMBDA | {"omega_step": (0.1, 100.0)}),
 }
 SINGLE = ("stl", "stl-plain", "pooled")
 RELATED = ("fixed", "mrn-t", "drn", "mrn", "uncoupled", "laf", "tucker", "tt")
