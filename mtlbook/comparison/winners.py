@@ -35,7 +35,7 @@ def scores_of(result: Result, problem: str, metric: str = "score") -> dict[str, 
 
 
 def gains(scores: Scores, reference: str = "stl") -> dict[str, Interval]:
-    """Of every other arm the mean of what it gains over the reference, paired, with its interval."""
+    """Of every other arm the mean of its paired gains over the reference, with its interval."""
     base = scores[reference]
     return {arm: mean_interval(own - base) for arm, own in scores.items() if arm != reference}
 
