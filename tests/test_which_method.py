@@ -1,5 +1,6 @@
 """The study "which method when": its problems, its arms, its measures."""
 
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -335,3 +336,25 @@ def test_arms_of_a_problem_must_have_the_same_repeats():
     result.add(arm="b", repeat=3, metric="score/p", value=1)
     with pytest.raises(ValueError, match="p: expected the same repeats"):
         winners.scores_of(result, "p")
+
+
+# What is said of it
+
+
+def chapter_lines():
+    """The five conclusions, as the chapter's own cells make them from the committed results."""
+    page = (ROOT / "book" / "reproduction" / "which-method-when.md").read_text(encoding="utf-8")
+    cells = re.findall(r"```{code-cell}[^\n]*\n(.*?)\n```", page, re.DOTALL)[:2]
+    scope = {}
+    for cell in cells:
+        exec(re.sub(r"^:\w.*$", "", cell, flags=re.MULTILINE), scope)
+    return scope["lines"]
+
+
+def test_the_readme_says_what_the_chapter_says():
+    lines = chapter_lines()
+    assert len(lines) == 5 and all(re.search(r"\[\D?[\d.]+, \D?[\d.]+\]", line) for line in lines)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = readme.split("<!-- study:begin")[1].split("-->", 1)[1].split("<!-- study:end")[0]
+    expected = " ".join(f"{i}. {line}" for i, line in enumerate(lines, 1))
+    assert " ".join(said.split()) == " ".join(expected.split())
