@@ -14,7 +14,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from mtlbook.comparison import arms as table
@@ -159,6 +158,8 @@ def recovery(found: Relation, groups: Sequence[int]) -> float:
     The area under the ROC curve of all pairs: 50 says nothing, 100 all. The scale of a relation
     does not matter, nor what its numbers mean, as long as closer tasks have larger ones.
     """
+    from scipy.stats import rankdata  # of the extras
+
     matrix = found.matrix
     found = found.normalised() if bool((matrix.diagonal() > 0).all()) else found
     of_pairs = found.off_diagonal().double().cpu().numpy()
