@@ -14,7 +14,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from mtlbook.comparison import arms as table
@@ -61,11 +60,15 @@ DECAY, WEIGHT = table.DECAY, table.WEIGHT
 TRUNK = {"trunk": ["own", "shared"]}  # relate the weights of all layers, or of the heads
 NETWORK = {"network": ["linear", "mlp"]}
 
+#: Of SRDML: 0 is hard sharing, whose decay it may have, too.
+LAMBDA = {"weight": [0.0, 0.001, 0.01, 0.1, 1.0]} | DECAY
+
 Row = tuple[Callable[[Trial], Method], Mapping[str, Any]]
 _OWN: dict[str, Row] = {
     "stl-plain": (table.stl, {}),
     "hard-deep": (deep, DECAY),
-    "uniform": (uniform, WEIGHT),
+    "uniform": (uniform, LAMBDA),
+    "srdml": (table.saliency, LAMBDA | {"omega_step": (0.1, 100.0)}),
 }
 SINGLE = ("stl", "stl-plain", "pooled")
 RELATED = ("fixed", "mrn-t", "drn", "mrn", "uncoupled", "laf", "tucker", "tt")
@@ -155,6 +158,8 @@ def recovery(found: Relation, groups: Sequence[int]) -> float:
     The area under the ROC curve of all pairs: 50 says nothing, 100 all. The scale of a relation
     does not matter, nor what its numbers mean, as long as closer tasks have larger ones.
     """
+    from scipy.stats import rankdata  # of the extras
+
     matrix = found.matrix
     found = found.normalised() if bool((matrix.diagonal() > 0).all()) else found
     of_pairs = found.off_diagonal().double().cpu().numpy()
