@@ -165,7 +165,7 @@ def test_a_browser_that_does_not_print_leaves_nothing(toy, tmp_path, monkeypatch
 @pytest.mark.parametrize("kind", ["codecheck", "ro-crate", "report"])
 def test_mistakes_in_a_request_write_nothing(toy, capsys, kind):
     assert cli.main(["export", kind, "--paper", "toyz", "-o", "out"]) == 2
-    assert "paper: expected one of toy, got 'toyz'" in capsys.readouterr().err
+    assert "paper: expected one with claims (toy), got 'toyz'" in capsys.readouterr().err
     assert not Path("out").exists()
     Path("file").write_text("")
     assert cli.main(["export", kind, "--paper", "toy", "-o", "file"]) == 2
