@@ -207,6 +207,9 @@ def test_the_example_runs(checkout, tmp_path, capsys):
 # What cannot be laid out
 
 
+ENTRY = "{paper: p, title: t, notebook: n.ipynb, profiles: {smoke: {}}}"
+
+
 def refused(root, name, message):
     before = state(root)
     with pytest.raises(workflow.WorkflowError, match=message):
@@ -226,15 +229,22 @@ def test_a_paper_that_is_there(small, path):
 
 
 def test_an_experiment_that_is_there(small):
-    text = "experiments:\n  toys-table1: {}\n"
-    (small / new_paper.EXPERIMENTS).write_text(text)
+    (small / new_paper.EXPERIMENTS).write_text(f"experiments:\n  toys-table1: {ENTRY}\n")
     refused(small, "toys", r"experiments\.yaml: toys-table1 is there already")
 
 
-@pytest.mark.parametrize("text", ["experiments: {a: 1}\n", "experiments:\n  a: 1\nmore: 2\n"])
-def test_a_list_of_experiments_without_a_place(small, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"experiments: {{a: {ENTRY}}}", "expected the experiments last in the file"),
+        (f"experiments:\n    a: {ENTRY}", "expected the experiments last in the file"),
+        ("experiments: [", "not YAML"),
+        ("experiments:\n  a: 1", "experiments.a: "),
+    ],
+)
+def test_a_list_of_experiments_without_a_place(small, text, message):
     (small / new_paper.EXPERIMENTS).write_text(text)
-    refused(small, "toys", r"experiments\.yaml: expected the experiments last in the file")
+    refused(small, "toys", rf"experiments\.yaml: {message}")
 
 
 def test_a_table_of_contents_without_a_place(small):

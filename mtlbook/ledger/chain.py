@@ -70,6 +70,7 @@ def chains(
     listed = read_yaml(root / repository.EXPERIMENTS)["experiments"]
     rows = audit(folder, results) if rows is None else rows
     used = dict.fromkeys(row["experiment"] for row in rows if row["experiment"])
+    papers = {row["paper"] for row in rows}
     experiments = {
         name: _experiment(listed.get(name) or {}, results.get(name), results) for name in used
     }
@@ -77,7 +78,7 @@ def chains(
         "papers": {
             f.paper: {"title": f.title, "source": f.source, "label": f.label}
             for f in files
-            if f.claims
+            if f.paper in papers
         },
         "experiments": experiments,
         "datasets": _datasets(root, {x for of in experiments.values() for x in of["needs"]}),

@@ -18,7 +18,7 @@ from mtlbook.datasets.registry import is_read_only
 from mtlbook.documents import parse_yaml
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.repository import EXPERIMENTS
-from mtlbook.workflow.catalogue import WorkflowError
+from mtlbook.workflow.catalogue import WorkflowError, load_experiments
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 TOC = Path("book") / "_toc.yml"
@@ -91,8 +91,8 @@ def _rendered(template: str, name: str) -> str:
 
 def _with_experiment(root: Path, name: str) -> str:
     """The list of experiments and, at its end, the example's entry."""
-    old = _read(root, EXPERIMENTS)
-    entry = _rendered("experiment.yaml", name)
+    load_experiments(root / EXPERIMENTS)  # which says what is wrong with it
+    old, entry = _read(root, EXPERIMENTS), _rendered("experiment.yaml", name)
     known, added = (parse_yaml(text)["experiments"] for text in (old, f"experiments:\n{entry}"))
     if both := sorted(set(known) & set(added)):
         raise WorkflowError(f"{EXPERIMENTS.as_posix()}: {', '.join(both)} is there already")
