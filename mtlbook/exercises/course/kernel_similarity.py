@@ -74,6 +74,26 @@ def of_a_layer(f):
     close(f(24, 9, 0.5), float(above.mean() / 2), "the expected number", rtol=0.02)
 
 
+# --------------------------------------------------------------------------------------- Pearson
+
+
+def on_a_circle(f):
+    """Of three numbers without their mean, a circle is left
+
+    Subtracting the mean projects on a subspace. Angles on a circle are uniform.
+    """
+    expected = float(torch.tensor(0.8).double().acos()) / torch.pi
+    close(f(0.8, 3), expected, "the tail")
+
+
+def of_slices(f):
+    """Of nine numbers eight dimensions are left
+
+    The law of chance, in the dimension that is left.
+    """
+    close(f(0.8, 9), float(chance_tail(torch.tensor(0.8).double(), 8)), "the tail")
+
+
 EXERCISES = (
     exercise(
         "ex-kernel-expected",
@@ -143,5 +163,23 @@ EXERCISES = (
             ),
         ),
     ),
-    exercise("ex-kernel-pearson", "One dimension less", WARM_UP),
+    exercise(
+        "ex-kernel-pearson",
+        "One dimension less",
+        WARM_UP,
+        signature="pearson_tail(rho, d)",
+        shapes="numbers -> the probability that Pearson's correlation of two random kernels of d "
+        "numbers exceeds rho",
+        checks=(on_a_circle, of_slices),
+        mistakes=(
+            Mistake(
+                "That is the cosine's. A correlation is the cosine of what is left without means.",
+                lambda rho, d: float(chance_tail(torch.tensor(rho).double(), d)),
+            ),
+            Mistake(
+                "That is the law on a circle, whatever the dimension.",
+                lambda rho, d: float(torch.tensor(rho).double().acos()) / torch.pi,
+            ),
+        ),
+    ),
 )

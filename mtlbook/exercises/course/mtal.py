@@ -63,6 +63,46 @@ def in_between(f):
     close(f(s), expected, "the cosines")
 
 
+# ----------------------------------------------------------------------- a similarity that learns
+
+
+def of_one_direction(f):
+    """Where both kernels have one direction, the similarity does not move
+
+    A cosine of 1 is at its largest, and what is at its largest has no slope.
+    """
+    k = torch.stack([randn(4), 3 * randn(4)])
+    g = randn(2, 4, seed=1)
+    close(f(k, g), g.mean(0).expand(2, 4), "the gradient")
+
+
+def of_two_directions(f):
+    """Elsewhere it is what autograd gives through the similarity
+
+    The similarity of the pair stands in *both* shared kernels: in how many terms?
+    """
+    k = randn(2, 4) + 2 * randn(1, 4, seed=2)
+    g = randn(2, 4, seed=1)
+    at = k.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(aggregate(at, 0.1, detach=False), at, g)
+    close(f(k, g), expected, "the gradient")
+
+
+def _attached(both=True, divide=True, slope=True):
+    def answer(k, g):
+        length = k.norm(dim=1, keepdim=True)
+        unit = k / length
+        s = unit[0] @ unit[1]
+        shared = (k + s * k.flip(0)) / (1 + s)
+        moves = (g * (k.flip(0) - shared)).sum(1) / (1 + s)
+        if both:
+            moves = moves.sum().expand(2)
+        turn = (unit.flip(0) - s * unit) / (length if divide else 1)
+        return (g + s * g.flip(0)) / (1 + s) + (moves[:, None] * turn if slope else 0)
+
+    return answer
+
+
 # -------------------------------------------------------------------------------- threshold
 
 
@@ -128,7 +168,30 @@ EXERCISES = (
         ),
     ),
     exercise("ex-mtal-one", "The check that every implementation owes", PROJECT),
-    exercise("ex-mtal-attached", "Differentiating the similarity", DERIVE),
+    exercise(
+        "ex-mtal-attached",
+        "Differentiating the similarity",
+        DERIVE,
+        signature="gradient_of_pair(kernels, upstream)",
+        shapes="kernels (2, d), a pair; upstream (2, d), the gradient at the shared kernels -> "
+        "(2, d), the gradient at the kernels, with the cosine differentiated",
+        checks=(of_one_direction, of_two_directions),
+        mistakes=(
+            Mistake("That is the gradient at the *shared* kernels.", lambda k, g: g.clone()),
+            Mistake(
+                "This holds the similarity fixed: it is W^T G, what `detach=True` gives.",
+                _attached(slope=False),
+            ),
+            Mistake(
+                "A similarity moves both shared kernels, and yours sees a kernel's own only.",
+                _attached(both=False),
+            ),
+            Mistake(
+                "The direction of a long kernel turns slowly: a length is missing.",
+                _attached(divide=False),
+            ),
+        ),
+    ),
     exercise(
         "ex-mtal-threshold",
         "A threshold for each layer",

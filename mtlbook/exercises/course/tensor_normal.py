@@ -6,7 +6,6 @@ import torch
 
 from mtlbook.exercises.model import (
     DERIVE,
-    PROJECT,
     WARM_UP,
     Exercise,
     Mistake,
@@ -48,6 +47,26 @@ def _penalty(sign, often):
         return 0.5 * (quadratic_form(w, covariances) + sign * logs)
 
     return answer
+
+
+# -------------------------------------------------------------------------------------- damping
+
+
+def without_a_step(f):
+    """With alpha = 0 nothing moves
+
+    A fraction of nothing: the common scale keeps its error.
+    """
+    close(f(0.0, 3), 1.0, "the factor")
+
+
+def with_a_step(f):
+    """With alpha = 0.6 three modes overshoot, and with alpha = 1 two modes only oscillate
+
+    Apply I - alpha 1 1^T to the vector of ones.
+    """
+    close(f(0.6, 3), -0.8, "the factor for alpha = 0.6 and three modes")
+    close(f(1.0, 2), -1.0, "the factor for alpha = 1 and two modes")
 
 
 # ---------------------------------------------------------------------------------- information
@@ -127,7 +146,25 @@ EXERCISES = (
             ),
         ),
     ),
-    exercise("ex-tensor-normal-damping", "Half a simultaneous step", PROJECT),
+    exercise(
+        "ex-tensor-normal-damping",
+        "Half a simultaneous step",
+        DERIVE,
+        signature="factor_of_scale(alpha, modes)",
+        shapes="numbers -> by what one damped simultaneous step multiplies the common ln scale",
+        checks=(without_a_step, with_a_step),
+        mistakes=(
+            Mistake("That is what a step takes away.", lambda alpha, modes: alpha * modes),
+            Mistake(
+                "Every mode corrects the *whole* error of the scale, not its share.",
+                lambda alpha, modes: 1 - alpha,
+            ),
+            Mistake(
+                "The modes move at once, not one after the other.",
+                lambda alpha, modes: (1 - alpha) ** modes,
+            ),
+        ),
+    ),
     exercise(
         "ex-tensor-normal-information",
         "How much do the tasks tell each other?",

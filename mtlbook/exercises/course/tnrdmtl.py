@@ -105,6 +105,61 @@ def _by_gram(x):
     return torch.linalg.eigvalsh(x.mT @ x).sqrt().sum()
 
 
+# ------------------------------------------------------------------------------- one component
+
+
+def as_many_as_components(f):
+    """There is a weight for each component
+
+    Tucker has a term for each axis, TT for each cut between two axes.
+    """
+    counts = [len(f(kind, 5, 0.1)) for kind in ("tucker", "tt")]
+    require(counts == [5, 4], "5 and 4 weights for five axes", f"{counts[0]} and {counts[1]}")
+
+
+def only_laf_is_left(f):
+    """The weighted sum is LAF
+
+    Which of the terms of Tucker and of TT is LAF? The others must vanish.
+    """
+    w = randn(3, 4, 5)
+    expected = 0.1 * tensor_trace_norms(w, "laf").sum()
+    for kind in ("tucker", "tt"):
+        gammas = torch.as_tensor(f(kind, 3, 0.1), dtype=torch.float64)
+        close((gammas * tensor_trace_norms(w, kind)).sum(), expected, f"the {kind} penalty")
+
+
+def _weights(tt, place):
+    def answer(kind, axes, gamma):
+        count = axes if kind == "tucker" else axes - tt
+        return [gamma if place(i, count) else 0.0 for i in range(count)]
+
+    return answer
+
+
+# ------------------------------------------------------------------------------------ two steps
+
+
+def above_the_threshold(f):
+    """Singular values above eta gamma fall by it, in both steps
+
+    Both steps keep the singular vectors and move each value by itself.
+    """
+    s = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    close(f(s, 0.5), (s - 0.5, s - 0.5), "the singular values after the proximal, after the other")
+
+
+def below_the_threshold(f):
+    """Below it one step ends at zero, and the other goes past it
+
+    A singular value is not negative: where the step would make it so, what do the vectors do?
+    """
+    x = torch.diag(torch.tensor([2.0, 0.4, 0.1], dtype=torch.float64))
+    u, s, vh = torch.linalg.svd(x)
+    after = (x - 0.5 * u @ vh).diagonal().abs()
+    close(f(s, 0.5), ((s - 0.5).clamp(min=0), after), "the singular values after each step")
+
+
 # ------------------------------------------------------------------------------------- alignment
 
 
@@ -170,7 +225,24 @@ EXERCISES = (
             ),
         ),
     ),
-    exercise("ex-tnrdmtl-components", "One weight per component", DERIVE),
+    exercise(
+        "ex-tnrdmtl-components",
+        "One weight per component",
+        DERIVE,
+        signature="weights_for_laf(kind, axes, gamma)",
+        shapes="kind 'tucker' or 'tt', the number N of axes of the stack, gamma -> list of gamma_i",
+        checks=(as_many_as_components, only_laf_is_left),
+        mistakes=(
+            Mistake(
+                "TT has one term less than there are axes.", _weights(0, lambda i, n: i == n - 1)
+            ),
+            Mistake(
+                "The first component is W_(1): rows of the *first* axis. LAF is about the last.",
+                _weights(1, lambda i, n: i == 0),
+            ),
+            Mistake("All components count here.", _weights(1, lambda i, n: True)),
+        ),
+    ),
     exercise("ex-tnrdmtl-zero", "The check that every implementation owes", PROJECT),
     exercise(
         "ex-tnrdmtl-nan",
@@ -193,7 +265,29 @@ EXERCISES = (
             ),
         ),
     ),
-    exercise("ex-tnrdmtl-proximal", "The proximal variant", PROJECT),
+    exercise(
+        "ex-tnrdmtl-proximal",
+        "The proximal variant",
+        PROJECT,
+        signature="after_one_step(s, tau)",
+        shapes="s (n,), positive singular values; tau = eta gamma -> (n,) after the proximal step "
+        "and (n,) after the sub-gradient step, in the order of s",
+        checks=(above_the_threshold, below_the_threshold),
+        mistakes=(
+            Mistake(
+                "That is weight decay, which keeps all ratios.",
+                lambda s, tau: ((1 - tau) * s, (1 - tau) * s),
+            ),
+            Mistake(
+                "The sub-gradient step does not know where zero is: it does not stop there.",
+                lambda s, tau: ((s - tau).clamp(min=0), (s - tau).clamp(min=0)),
+            ),
+            Mistake(
+                "A singular value is never negative: the sign goes into a vector.",
+                lambda s, tau: ((s - tau).clamp(min=0), s - tau),
+            ),
+        ),
+    ),
     exercise(
         "ex-tnrdmtl-random",
         "How alike is alike?",
