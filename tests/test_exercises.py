@@ -305,27 +305,44 @@ def test_command(tmp_path, capsys, body, code, said):
 
 
 def test_what_the_command_refuses(tmp_path, capsys):
-    path = tmp_path / "my.py"
-    path.write_text("")
     for arguments, said in (
-        (["ex-mtal-shar", str(path)], "did you mean ex-mtal-share"),
         (["ex-mtal-share", str(tmp_path / "none.py")], "expected a file of Python"),
         (["--list", "nowhere"], "expected a chapter of foundations/tensors"),
         ([], "expected the name of an exercise"),
+        (["ex-mtal-shar"], "did you mean ex-mtal-share"),
     ):
         assert cli.main(["check", *arguments]) == 2
         assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("seconds", "code", "said"),
-    [(None, 3, "ended by itself, with code 3"), (None, -9, "SIGKILL"), (5, None, "within 5 s")],
+    ("name", "said"),
+    [
+        ("ex-mtal-one", "expected an exercise with checks.* stands in the chapter methods/mtal"),
+        ("ex-mtal-shar", "did you mean ex-mtal-share"),
+    ],
 )
-def test_an_answer_that_takes_the_process_with_it(seconds, code, said):
-    line = running._unfinished(Path("my.py"), "", seconds, code)
-    report = running.Report({**KNOWN, "checks": 2}, ({"check": "one", "ok": True}, line))
+def test_a_name_that_has_no_checks(tmp_path, name, said):
+    judging.main(name, "my.py", str(tmp_path / "lines"), "1")
+    with pytest.raises(ValueError, match=said):
+        running._report(Path("my.py"), tmp_path / "lines", 1, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(3, "ended by itself, with code 3"), (-9, "ended by SIGKILL"), (None, "within 5 seconds")],
+)
+def test_an_answer_that_takes_the_process_with_it(tmp_path, code, said):
+    lines = [{**KNOWN, "checks": 2}, {"check": "one", "ok": True}]
+    (tmp_path / "lines").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    report = running._report(Path("my.py"), tmp_path / "lines", 5, code, "")
     assert said in str(report) and "1 of 2 checks passed" in str(report)
     assert not report.passed and not report.ended
+
+
+def test_a_process_that_did_not_start_is_shown(tmp_path):
+    with pytest.raises(RuntimeError, match="did not start:\nno module"):
+        running._report(Path("my.py"), tmp_path / "lines", 5, 1, "no module")
 
 
 KNOWN = {"name": "ex-double", "title": "Double", "level": "warm-up", "chapter": "page"}
@@ -337,11 +354,6 @@ def test_the_page_shows_what_the_command_says(editions, root):
     of = {key: getattr(exercise, key) for key in ("name", "title", "level", "chapter")}
     report = running.Report({**of, "checks": 2}, tuple(judged(exercise, run(code))))
     assert f"```text\n{report}\n```" in page
-
-
-def test_an_exercise_without_checks_says_where_its_solution_is(tmp_path):
-    judging.main("ex-mtal-one", "my.py", str(tmp_path / "lines"), "1")
-    assert "stands in the chapter methods/mtal" in (tmp_path / "lines").read_text()
 
 
 def test_listing(capsys):

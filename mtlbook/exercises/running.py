@@ -124,6 +124,11 @@ def _run(name: str, path: Path, folder: Path, seconds: float) -> Report:
             child.wait()
         printed.seek(0)
         text = printed.read().decode(errors="replace")
+    return _report(path, output, seconds, code, text)
+
+
+def _report(path: Path, output: Path, seconds: float, code: int | None, text: str) -> Report:
+    """What a process that has ended with ``code`` left in ``output``; None: it had to be ended."""
     lines, trace = _read(output)
     if not lines:
         raise RuntimeError(f"check: the process that checks did not start:\n{text[-2000:]}")
