@@ -130,26 +130,58 @@ def test_what_follows_a_solution_does_not_need_it(editions, root):
     """Names that only the cells of solutions define are used by no other cell."""
     for page in editions.pages():
         text = (root / "book" / f"{page}.md").read_text(encoding="utf-8")
-        rest = cells(editions.SOLUTION.sub("", text))
-        inside = cells("\n".join(m[0] for m in editions.SOLUTION.finditer(text)))
+        rest = "\n".join(cells(editions.SOLUTION.sub("", text)))
+        solutions = "\n".join(m[0] for m in editions.SOLUTION.finditer(text))
+        inside = "\n".join(cells(solutions))
         own, tree = defined(rest), ast.parse(rest)
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert (defined(inside) - own) & used == set(), page
 
 
+def hides(page_cells):
+    """The names that an answer takes over and that a later cell uses for something else."""
+    taken, found = set(), set()
+    for cell in page_cells:
+        name, _, code = cell.partition("\n") if cell.startswith("%") else ("", "", cell)
+        tree = ast.parse(code)
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        found |= taken & used - defined(code)
+        if name:
+            taken |= {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+            assigned = [n.targets[0] for n in tree.body if isinstance(n, ast.Assign)]
+            taken |= {n.id for n in assigned if isinstance(n, ast.Name)}
+        else:
+            taken -= defined(code)
+    return found
+
+
+def test_hides():
+    answer = "%%check ex-one\ndef x(): ...\n"
+    assert hides(["x = 1", answer, "print(x)"]) == {"x"}
+    assert hides(["x = 1", answer, "x = 2\nprint(x)"]) == set()
+    assert hides([answer, "%%check ex-two\ny = x\n"]) == {"x"}
+
+
+def test_no_answer_hides_a_name_of_the_page(editions, root):
+    for page in editions.pages():
+        text = (root / "book" / f"{page}.md").read_text(encoding="utf-8")
+        assert hides(cells(editions.edition(text, solved=True))) == set(), page
+
+
 def cells(text):
-    """The code of all cells of a page."""
+    """The code of each cell of a page."""
     code, inside, options = [], False, False
     for line in text.splitlines():
         if line.startswith("```{code-cell}"):
             inside = True
+            code.append("")
         elif inside and line == "```":
             inside = False
         elif inside and (line == "---" or options):
             options ^= line == "---"
         elif inside and not line.startswith(":"):
-            code.append(line)
-    return "\n".join(code)
+            code[-1] += f"{line}\n"
+    return code
 
 
 def defined(code):
