@@ -397,6 +397,9 @@ def test_listing(capsys):
     assert set(re.findall(r"ex-[\w-]+", capsys.readouterr().out)) == {
         e.name for e in EXERCISES.values() if e.chapter == "methods/mtal"
     }
+    assert cli.main(["check", "--list", "mrn"]) == 0
+    both = re.findall(r"^\w+/\w+$", capsys.readouterr().out, re.MULTILINE)
+    assert both == ["methods/mrn", "reproduction/mrn"]
     assert cli.main(["check", "ex-mtal-share"]) == 0
     assert "share(kernels, rho): kernels (P, d)" in capsys.readouterr().out
 

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from mtlbook import __version__
-from mtlbook.cli import commands, comparison
+from mtlbook.cli import commands, comparison, exercises
 from mtlbook.cli import data as data_sets
-from mtlbook.cli import exercises as exercises_of_the_book
 from mtlbook.cli import export as exports
 
 EPILOG = """\
@@ -224,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         add("compare", comparison.compare, "find out which method helps on your own tasks")
     )
 
-    answer = add("check", exercises_of_the_book.check, "check your answer to an exercise")
+    answer = add("check", exercises.check, "check your answer to an exercise")
     answer.add_argument("name", nargs="?", metavar="NAME", help="for example ex-tensors-unfold")
     answer.add_argument("answer", nargs="?", metavar="FILE", help="your code, for example my.py")
     answer.add_argument(

@@ -18,13 +18,10 @@ def check(options: argparse.Namespace) -> int:
     from mtlbook import exercises
 
     if options.list:
-        chosen = [
-            exercise
-            for exercise in exercises.EXERCISES.values()
-            if not options.name or options.name in (exercise.chapter, exercise.name)
-        ]
+        everything = list(exercises.EXERCISES.values())
+        chosen = [x for x in everything if options.name in (None, x.name, *_chapter(x))]
         if not chosen:
-            chapters = ", ".join(dict.fromkeys(x.chapter for x in exercises.EXERCISES.values()))
+            chapters = ", ".join(dict.fromkeys(x.chapter for x in everything))
             raise ValueError(f"check: expected a chapter of {chapters}; got {options.name!r}")
         print(listing(chosen))
         return 0
@@ -32,6 +29,11 @@ def check(options: argparse.Namespace) -> int:
         raise ValueError("check: expected the name of an exercise, or --list")
     print(listing([exercises.find(options.name)]))
     return 0
+
+
+def _chapter(exercise) -> tuple[str, str]:
+    """The two names of its chapter: ``foundations/tensors`` and ``tensors``."""
+    return exercise.chapter, exercise.chapter.partition("/")[2]
 
 
 def listing(chosen) -> str:

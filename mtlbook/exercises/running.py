@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 30.0
+PRINTED = 2000  # letters that are shown of what an answer printed
 FRAME = re.compile(r'File "(.*)", line (\d+)')
 NO_END = "the code comes to an end"
 
@@ -54,7 +55,7 @@ class Report:
         of = self.exercise
         out = [f"{of['name']}: {of['title']} ({of['level']}, {of['chapter']})"]
         if self.printed.strip():
-            out += ["  printed:", textwrap.indent(self.printed.rstrip()[-2000:], "    ")]
+            out += ["  printed:", textwrap.indent(self.printed.rstrip()[-PRINTED:], "    ")]
         for line in self.lines:
             out.append(f"  {'ok    ' if line['ok'] else 'failed'}  {line['check']}")
             for word in ("expected", "came", "hint"):
@@ -122,7 +123,7 @@ def _run(name: str, path: Path, folder: Path, seconds: float) -> Report:
         finally:
             child.kill()
             child.wait()
-        printed.seek(0)
+        printed.seek(max(0, printed.seek(0, os.SEEK_END) - 4 * PRINTED))  # it may be endless
         text = printed.read().decode(errors="replace")
     return _report(path, output, seconds, code, text)
 
@@ -131,7 +132,7 @@ def _report(path: Path, output: Path, seconds: float, code: int | None, text: st
     """What a process that has ended with ``code`` left in ``output``; None: it had to be ended."""
     lines, trace = _read(output)
     if not lines:
-        raise RuntimeError(f"check: the process that checks did not start:\n{text[-2000:]}")
+        raise RuntimeError(f"check: the process that checks did not start:\n{text[-PRINTED:]}")
     first, done = lines[0], lines[-1].get("done", False)
     if "error" in first:
         raise ValueError(first["error"])

@@ -117,7 +117,7 @@ def of_a_straight_place(f):
 def of_any_place(f):
     """Elsewhere it is the derivative of the saliency, by autograd
 
-    The derivative of 1 - tanh^2 is -2 tanh (1 - tanh^2).
+    Differentiate the saliency once more by the chain rule. On which sides does U stand?
     """
     u, v, b, a = randn(6, 4), randn(6, seed=1), randn(6, seed=3), randn(4, seed=2)
     expected = torch.autograd.functional.hessian(lambda x: v @ torch.tanh(u @ x + b), a)

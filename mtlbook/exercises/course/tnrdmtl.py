@@ -87,8 +87,8 @@ def at_zero(f):
 def is_minimal(f):
     """At zero, and at a matrix of rank two, it is the sub-gradient of least norm
 
-    Singular vectors of zeros are arbitrary, and a step along them leads away: leave them out. An
-    autograd function, or a value that is linear in x with U_r V_r^T held fixed, can do that.
+    Singular vectors of zeros are arbitrary, and a step along them leads away. If the sub-gradient
+    is known, what is left that has to be differentiated?
     """
     close(f.gradient(torch.zeros(4, 3).double())[1], torch.zeros(4, 3).double(), "at zero")
     x = randn(5, 2) @ randn(2, 4, seed=1)
