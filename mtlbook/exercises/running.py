@@ -63,7 +63,7 @@ class Report:
                     first, rest = " " * 10, " " * 20
                     text = f"{word:<9} {line[word]}"
                     out.append(
-                        textwrap.fill(text, 96, initial_indent=first, subsequent_indent=rest)
+                        textwrap.fill(text, 84, initial_indent=first, subsequent_indent=rest)
                     )
         passed = sum(line["ok"] for line in self.lines)
         out.append(
