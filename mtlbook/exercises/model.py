@@ -205,12 +205,13 @@ def close(came: Any, expected: Any, what: str = "the result", *, rtol=1e-6, atol
 
 
 def number(came: Any, what: str = "the result") -> float:
-    """``came`` as a float, or fail: a Python number, or an array or tensor of one entry."""
-    try:
-        shape = tuple(getattr(came, "shape", ()))
-        return float(came.detach() if isinstance(came, Tensor) else came) if shape == () else 1 / 0
-    except (TypeError, ValueError, ZeroDivisionError):
-        raise Failed(f"{what}: one number", describe(came)) from None
+    """``came`` as a float, or fail: a Python number, or an array or tensor without axes."""
+    if tuple(getattr(came, "shape", ())) == ():
+        try:
+            return float(came.detach() if isinstance(came, Tensor) else came)
+        except (TypeError, ValueError):
+            pass
+    raise Failed(f"{what}: one number", describe(came))
 
 
 def describe(x: Any) -> str:
