@@ -14,6 +14,7 @@ NUMERICS: dict[str, int] = {
     "srdml": 2,  # 2: maps scaled by the training images; PCGrad's orders by the repeat
     "srdml_linear": 1,
     "mtal": 1,
+    "which_method": 1,
     "mathematics": 1,  # what chapters use beside the experiments
     "statistics": 2,  # intervals and rank correlations of the ledger; 2: Student's t
     "datasets": 1,  # loaders and feature extractors

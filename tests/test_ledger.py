@@ -302,6 +302,20 @@ def test_fingerprints_that_agree_are_merged_into_one():
         merge(others)
 
 
+def test_runs_of_one_problem_must_agree_in_their_data_and_others_need_not():
+    prints = {"one": [1.0, 2.0], "two": [3.0, 4.0]}
+    runs = {}
+    for problem, found in prints.items():
+        for arm in "ab":
+            run = run_result(f"{arm}-{problem}", 0, fingerprint=found)
+            run.parameters = run.parameters | {"problem": problem}
+            runs[f"{problem},{arm}"] = run
+    assert merge(runs).data["fingerprint"] == list(prints.values())
+    runs["two,b"].data["fingerprint"] = [3.0, 4.1]
+    with pytest.raises(ResultError, match="mix versions of data"):
+        merge(runs)
+
+
 def test_runs_that_are_not_current_are_not_recorded():
     with pytest.raises(ResultError, match="run a,0 is not current: measured"):
         recorded(listed(version=99))
