@@ -33,7 +33,8 @@ EXERCISE = re.compile(
 SOLUTION = re.compile(
     r"^(?P<fence>`{3,})\{solution-start\} (?P<name>[\w-]+)\n(?::[^\n]*\n)*(?P=fence)\n"
     r"(?P<body>.*?)^(?P=fence)\{solution-end\}\n(?P=fence)\n\n?"
-    r"|^(?P<fence2>`{3,})\{solution\} (?P<name2>[\w-]+)\n(?P<body2>.*?)^(?P=fence2)\n\n?",
+    r"|^(?P<fence2>:{3,}|`{3,})\{solution\} (?P<name2>[\w-]+)\n(?::[^\n]*\n)*"
+    r"(?P<body2>.*?)^(?P=fence2)\n\n?",
     re.DOTALL | re.MULTILINE,
 )
 CODE = re.compile(r"^```python\n(.*?)^```\n", re.DOTALL | re.MULTILINE)

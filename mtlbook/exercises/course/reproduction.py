@@ -79,6 +79,8 @@ EXERCISES = (
     ),
     Exercise("ex-srdml-second-stage", "A fair second stage", WARM_UP, "reproduction/srdml"),
     Exercise("ex-mtal-joined", "Joined by chance", PROJECT, "reproduction/mtal"),
+    Exercise("ex-study-signs", "Signs", DERIVE, "reproduction/which-method-when"),
+    Exercise("ex-study-budget", "Forty settings", WARM_UP, "reproduction/which-method-when"),
     Exercise(
         "ex-printed-accuracy",
         "A table against its own arithmetic",

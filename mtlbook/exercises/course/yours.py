@@ -42,4 +42,5 @@ EXERCISES = (
         ),
     ),
     Exercise("ex-yours-attach", "One module twice", WARM_UP, "yours/network"),
+    Exercise("ex-gpu-stack", "Why a stack is fast", WARM_UP, "yours/gpu"),
 )
