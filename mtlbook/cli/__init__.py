@@ -160,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: table; html: the ledger, one page to filter, sort and open",
     )
     audit.add_argument("-o", dest="output", metavar="FILE", help="write to a file, print nothing")
+    audit.add_argument("--paper", metavar="NAME", help="show the verdicts on this paper alone")
     audit.add_argument(
         "--results",
         metavar="FOLDER",
@@ -238,6 +239,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="end your code after so long (default 30)",
     )
+
+    paper = add(
+        "new-paper",
+        commands.new_paper,
+        "lay out the files that an audit of one more paper needs",
+    )
+    paper.add_argument("name", metavar="NAME", help="small letters and digits, for example pooling")
 
     export = add(
         "export", exports.export, "write a CODECHECK bundle, an RO-Crate or the report of a paper"
