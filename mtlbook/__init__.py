@@ -6,9 +6,20 @@ __version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``mtlbook.compare``, imported when it is asked for: it takes the whole package."""
+    """``mtlbook.compare`` and ``mtlbook.check``, imported when they are asked for."""
     if name == "compare":
         from mtlbook.comparison import compare
 
         return compare
+    if name == "check":
+        from mtlbook.exercises import check
+
+        return check
     raise AttributeError(f"module 'mtlbook' has no attribute {name!r}")
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """``%load_ext mtlbook``: gives a notebook ``%%check NAME`` for the exercises of the book."""
+    from mtlbook.exercises import notebook
+
+    notebook.load_ipython_extension(ipython)

@@ -32,6 +32,7 @@ FLOORS = [
     "study",
     "experiments",
     "comparison",
+    "exercises",
     "plots",
     "workflow",
     "cli",

@@ -29,9 +29,10 @@ def blank(match: re.Match) -> str:
 
 
 def prose(text: str) -> str:
-    """The text without front matter, cells and displayed formulas; its lines keep their numbers."""
+    """The text without front matter, code and displayed formulas; its lines keep their numbers."""
     text = re.sub(r"\A---\n.*?^---$", blank, text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"^(`{3,})\{?code.*?^\1$", blank, text, flags=re.DOTALL | re.MULTILINE)
+    code = r"^(`{3,})(?:\{?code|python\b).*?^\1$"
+    text = re.sub(code, blank, text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^\s*\$\$$.*?^\s*\$\$[^$\n]*$", blank, text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"^%.*$", blank, text, flags=re.MULTILINE)
 
@@ -61,6 +62,7 @@ def broken_formulas(text: str) -> list[int]:
         ("as $a\n=\nb$", [2]),
         ("$$\na\n+ b\n$$ (eq)", []),
         ("```{code-cell} python\nprice = '$'\n- x\n```", []),
+        ("```python\nprice = '$'\n- x\n```", []),
         ("in code `$`\n- an item that interrupts", []),
     ],
 )

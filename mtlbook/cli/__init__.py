@@ -1,4 +1,4 @@
-"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | compare | ...``."""
+"""Command line: ``mtlbook list | data | reproduce | record | audit | rerun | check | ...``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import sys
 from collections.abc import Sequence
 
 from mtlbook import __version__
-from mtlbook.cli import commands, comparison
+from mtlbook.cli import commands, comparison, exercises
 from mtlbook.cli import data as data_sets
 from mtlbook.cli import export as exports
 
 EPILOG = """\
 exit codes: 0 success; 1 a committed verdict no longer follows, a file was changed that must not be
-(audit --strict), a run failed, a data set is missing or wrong, or split lists have faults; 2 a
-mistake in the request or in a file; 3 no git history to judge by (audit --strict), all else right;
-130 interrupted (finished runs stay); 141 the reader of the output went away"""
+(audit --strict), a run failed, a data set is missing or wrong, split lists have faults, or an
+answer fails a check; 2 a mistake in the request or in a file; 3 no git history to judge by (audit
+--strict), all else right; 130 interrupted (finished runs stay); 141 the reader of the output went
+away"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,6 +222,22 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_compare(
         add("compare", comparison.compare, "find out which method helps on your own tasks")
+    )
+
+    answer = add("check", exercises.check, "check your answer to an exercise")
+    answer.add_argument("name", nargs="?", metavar="NAME", help="for example ex-tensors-unfold")
+    answer.add_argument("answer", nargs="?", metavar="FILE", help="your code, for example my.py")
+    answer.add_argument(
+        "--list",
+        action="store_true",
+        help="list all exercises, or those of the chapter NAME: levels, and functions asked for",
+    )
+    answer.add_argument(
+        "--seconds",
+        type=_positive,
+        default=30,
+        metavar="N",
+        help="end your code after so long (default 30)",
     )
 
     paper = add(

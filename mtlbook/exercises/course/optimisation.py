@@ -1,0 +1,204 @@
+"""Exercises of the chapter on optimisation."""
+
+from functools import partial
+
+import torch
+
+from mtlbook.exercises.model import (
+    DERIVE,
+    PROJECT,
+    WARM_UP,
+    Exercise,
+    Mistake,
+    close,
+    randn,
+    require,
+    shaped,
+)
+from mtlbook.norms import singular_value_threshold, trace_norm
+
+exercise = partial(Exercise, chapter="foundations/optimisation")
+
+# ---------------------------------------------------------------------------- the largest gamma
+
+
+def one_task(f):
+    """Of one task it is the length of X^T y / n
+
+    Which gradient decides whether zero is a minimiser, and what is it at zero?
+    """
+    x, y = randn(1, 8, 3), randn(1, 8, seed=1)
+    close(f(x, y), (x[0].mT @ y[0] / 8).norm(), "the largest strength")
+
+
+def both_sides(f):
+    """A proximal step from zero stays there just above it, and leaves just below it
+
+    The sub-gradients of the trace norm at zero are a ball. In which norm?
+    """
+    x, y = randn(6, 8, 10), randn(6, 8, seed=1)
+    gradient = -torch.einsum("tnd,tn->dt", x, y) / 8
+    gamma = float(f(x, y))
+    above, below = (singular_value_threshold(-gradient, gamma * c) for c in (1.001, 0.999))
+    require(not above.any(), "zero, 0.1 % above the strength", f"a step of {above.norm():.3g}")
+    require(below.any(), "a step, 0.1 % below the strength", "zero: the strength is too large")
+
+
+def _of_gradient(norm, mean=True):
+    def answer(inputs, targets):
+        gradient = torch.einsum("tnd,tn->dt", inputs, targets)
+        return norm(gradient / inputs.shape[1] if mean else gradient)
+
+    return answer
+
+
+# ---------------------------------------------------------------------------- norm plus square
+
+
+def without_the_square(f):
+    """With mu = 0 it is singular value thresholding
+
+    No singular value becomes negative.
+    """
+    x = 0.5 * randn(6, 4)
+    close(f(x, 1.0, 0.0), singular_value_threshold(x, 1.0), "Z")
+
+
+def is_stationary(f):
+    """(1 + mu) Z - X is minus tau times a sub-gradient at Z
+
+    Write the derivative of all three terms, and look at one singular value: sigma - z - mu z = tau.
+    """
+    x, tau, mu = randn(6, 4), 0.5, 2.0
+    z = f(x, tau, mu)
+    shaped(z, x.shape, "Z", x)
+    g = (x - (1 + mu) * z) / tau
+    size = torch.linalg.matrix_norm(g, 2)
+    require(size < 1 + 1e-6, "(X - (1 + mu) Z) / tau of spectral norm at most 1", f"{size:.4f}")
+    close((g * z).sum(), trace_norm(z), "its inner product with Z, the trace norm of Z")
+
+
+def _raw(x, tau, mu):
+    u, s, vh = torch.linalg.svd(x, full_matrices=False)
+    return (u * (s - tau) / (1 + mu)) @ vh
+
+
+# --------------------------------------------------------------------------------------- hovering
+
+
+def never_rests(f):
+    """From 0.01 the next value is that of the recursion
+
+    The sub-gradient of |w| is the sign of w; the loss adds w - a.
+    """
+    close(f(0.01, 0.2, 1.0, 0.1, 1), [0.9 * 0.01 + 0.1 * (0.2 - 1)], "the path of one step")
+
+
+def stays_in_its_interval(f):
+    """After 500 steps it moves in the interval of the text, and touches neither rest nor zero
+
+    Each step starts from what the last one gave. What is the sign of a negative number?
+    """
+    path = f(0.7, 0.2, 1.0, 0.1, 600)
+    require(len(path) == 600, "600 values", f"{len(path)}")
+    late = torch.tensor(path[500:])
+    low, high = float(late.min()), float(late.max())
+    require(
+        -0.1 * 0.8 - 1e-9 <= low < 0 < high <= 0.1 * 1.2 + 1e-9,
+        "values on both sides of zero, from -0.08 to 0.12",
+        f"from {low:.3f} to {high:.3f}",
+    )
+
+
+def _path(step):
+    def answer(w, a, gamma, eta, steps):
+        path = []
+        for _ in range(steps):
+            w = step(w, a, gamma, eta, path)
+            path.append(w)
+        return path
+
+    return answer
+
+
+def _sign(w):
+    return (w > 0) - (w < 0)
+
+
+EXERCISES = (
+    exercise(
+        "ex-optimisation-hover",
+        "Watch it hover",
+        WARM_UP,
+        signature="hover(w, a, gamma, eta, steps)",
+        shapes="numbers; steps an integer -> list of the steps values after w",
+        checks=(never_rests, stays_in_its_interval),
+        mistakes=(
+            Mistake(
+                "That is the proximal step, which stops at zero. A sub-gradient step goes past it.",
+                _path(
+                    lambda w, a, gamma, eta, _: (
+                        _sign(w + eta * (a - w)) * max(abs(w + eta * (a - w)) - eta * gamma, 0.0)
+                    )
+                ),
+            ),
+            Mistake(
+                "The sub-gradient of |w| is the sign of w, not w: that would be weight decay.",
+                _path(lambda w, a, gamma, eta, _: w - eta * (w - a + gamma * w)),
+            ),
+            Mistake(
+                "The sign is that of the current value; yours keeps that of the first.",
+                _path(lambda w, a, gamma, eta, _: w - eta * (w - a + gamma)),
+            ),
+        ),
+    ),
+    exercise(
+        "ex-optimisation-largest",
+        "The largest useful strength",
+        DERIVE,
+        signature="largest_strength(inputs, targets)",
+        shapes="inputs (T, n, D), targets (T, n) -> the least gamma for which W = 0 is a minimiser",
+        checks=(one_task, both_sides),
+        mistakes=(
+            Mistake(
+                "The loss of this chapter is a mean over the n samples of a task.",
+                _of_gradient(partial(torch.linalg.matrix_norm, ord=2), mean=False),
+            ),
+            Mistake(
+                "The Frobenius norm of the gradient is too large: the sub-gradients at zero are "
+                "the ball of the norm that is *dual* to the trace norm.",
+                _of_gradient(torch.linalg.matrix_norm),
+            ),
+            Mistake(
+                "The trace norm of the gradient is too large: the ball of the sub-gradients is "
+                "that of the dual norm.",
+                _of_gradient(partial(torch.linalg.matrix_norm, ord="nuc")),
+            ),
+        ),
+    ),
+    exercise("ex-optimisation-control", "The proximal map of the control", DERIVE),
+    exercise(
+        "ex-optimisation-elastic",
+        "Norm and weight decay in one step",
+        DERIVE,
+        signature="elastic_threshold(x, tau, mu)",
+        shapes="x (m, n), tau and mu numbers -> argmin of |Z - X|^2 / 2 + tau |Z|_* + mu |Z|^2 / 2",
+        checks=(without_the_square, is_stationary),
+        mistakes=(
+            Mistake(
+                "A singular value below tau becomes negative. It must stop at zero.",
+                _raw,
+            ),
+            Mistake(
+                "First the threshold, then the division: dividing first, the threshold would have "
+                "to be divided as well.",
+                lambda x, tau, mu: singular_value_threshold(x / (1 + mu), tau),
+            ),
+            Mistake(
+                "The square costs something, too: nothing here depends on mu.",
+                lambda x, tau, mu: singular_value_threshold(x, tau),
+            ),
+        ),
+    ),
+    exercise("ex-optimisation-decay", "Shrinking steps", PROJECT),
+)
