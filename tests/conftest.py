@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Files that take long, the longest first: none begins when all others have ended.
 LONGEST = """
-    workflow paper_profile golden comparison attached export cli kills ledger_page
-    experiments_tnrdmtl elsewhere study project printed fair
+    workflow paper_profile golden elsewhere attached comparison cli study ledger_page kills
+    experiments_tnrdmtl fair export printed project
 """.split()
 
 

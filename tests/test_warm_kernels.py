@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.posix("fork"),
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels start as always"),
-]
+pytestmark = pytest.mark.posix("fork, and sockets of files")
 LAUNCHER = Path(__file__).resolve().parents[1] / "scripts" / "warm" / "ipykernel_launcher.py"
 
 # Starts two kernels and asks them; then ends one as it should, and leaves the other behind.
@@ -48,6 +45,7 @@ os._exit(7)
 """
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels start as always")
 def test_kernels_are_copies_that_share_nothing_and_end_with_who_started_them(tmp_path):
     program, folder = tmp_path / "program.py", tmp_path / "a folder"
     program.write_text(PROGRAM)
