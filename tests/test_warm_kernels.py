@@ -27,6 +27,7 @@ def told(client, code):
     client.execute_interactive(code, output_hook=hook, timeout=100)
     return "".join(found).strip()
 
+print(os.environ.get("MPLBACKEND"))  # of the program itself: as it was
 (manager, one), (_, other) = start(), start()
 print(told(one, "import sys; print([n in sys.modules for n in ('torch', 'mtlbook', 'seen')])"))
 print(told(one, "import os; print(os.getcwd(), os.environ['MINE']); sys.modules['seen'] = 1"))
@@ -53,7 +54,8 @@ def test_kernels_are_copies_that_share_nothing_and_end_with_who_started_them(tmp
     command = [sys.executable, str(LAUNCHER), sys.executable, str(program), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 7, done.stderr
-    modules, place, backend, other, drawn, interrupted, kernels = done.stdout.splitlines()
+    own, modules, place, backend, other, drawn, interrupted, kernels = done.stdout.splitlines()
+    assert own == str(os.environ.get("MPLBACKEND"))
     assert modules == "[True, False, False]"  # torch alone, and none of ours
     assert place == f"{folder} yes"
     assert "inline" in backend

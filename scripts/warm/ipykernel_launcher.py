@@ -38,8 +38,11 @@ def run(command: list[str]) -> int:
         del sys.path[0]  # where this file would be found in the place of the real one
         path = [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
         told = {ADDRESS: address, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-        process = subprocess.Popen(command, env={**os.environ, **told})
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        environment = {**os.environ, **told}
+        _import()  # before the command begins: who starts a kernel waits for a minute at most
+        process = subprocess.Popen(command, env=environment)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells the command, too
+        for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _: process.send_signal(number))
         server.settimeout(0.1)
         kernels: list[int] = []
@@ -49,7 +52,6 @@ def run(command: list[str]) -> int:
                 connection, _ = server.accept()
             except TimeoutError:
                 continue
-            _import()  # when the first one asks: a command may start no kernel
             kernels.append(os.fork())
             if kernels[-1] == 0:
                 server.close()
