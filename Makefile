@@ -26,7 +26,7 @@ SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
-.PHONY: help reproduce data rerun test lint notebooks strict golden outputs book lock clean
+.PHONY: help reproduce data rerun test lint notebooks strict golden outputs book lock gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
@@ -92,6 +92,9 @@ book: $(READY)  ## the book, with executed cells cached
 
 lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
 	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)
+
+gpu: $(READY)  ## tests and benchmarks on a CUDA device; writes data/gpu/<device>.json
+	@env -u OMP_NUM_THREADS python benchmarks/gpu.py --tests
 
 clean:  ## remove what was built; leaves .venv, the data and your runs
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .snakemake

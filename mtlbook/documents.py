@@ -21,5 +21,12 @@ def read_yaml(path: str | os.PathLike) -> Any:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise yaml.YAMLError(f"expected text in UTF-8, got other bytes: {error}") from error
+    return parse_yaml(text)
+
+
+def parse_yaml(text: str) -> Any:
+    """As `read_yaml`, of the text of a file."""
+    import yaml
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # wheels bring libyaml, a build may not
     return yaml.load(text, Loader=loader)

@@ -14,7 +14,9 @@ NUMERICS: dict[str, int] = {
     "srdml": 2,  # 2: maps scaled by the training images; PCGrad's orders by the repeat
     "srdml_linear": 1,
     "mtal": 1,
-    "mathematics": 1,  # what chapters use beside the experiments
+    "which_method": 1,
+    # what chapters use beside the experiments, and notebooks whose study is in no module yet
+    "mathematics": 1,
     "statistics": 2,  # intervals and rank correlations of the ledger; 2: Student's t
     "datasets": 1,  # loaders and feature extractors
 }

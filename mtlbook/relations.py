@@ -65,5 +65,6 @@ def cosine_relation(vectors: Tensor, names: Sequence[str] = ()) -> Relation:
     length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True, dtype=torch.float64)
     unit = vectors / torch.where(length > 0, length, 1)
     matrix = (unit @ unit.mT).to(vectors.dtype)
-    matrix = matrix - torch.diag(matrix.diagonal()) + torch.eye(len(matrix)).to(matrix)
+    own = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    matrix = matrix - torch.diag(matrix.diagonal()) + own
     return Relation(matrix, "cosine of the tasks' parameters, -1 to 1", names)

@@ -14,6 +14,9 @@ from math import prod
 import torch
 from torch import Tensor
 
+# asked once: at the question torch.compile of 2.11 breaks the graph
+_AUTOCAST = [d for d in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(d)]
+
 
 def unfold(x: Tensor, mode: int) -> Tensor:
     """Mode unfolding: the axis ``mode`` to the rows, all others, in their order, to the columns.
@@ -77,7 +80,7 @@ def exact(x: Tensor) -> AbstractContextManager:
     small difference of large numbers, which would be gone.
     """
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if kind in _AUTOCAST and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
 

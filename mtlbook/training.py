@@ -222,7 +222,8 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """How many numbers of a tensor are NaN or infinite, where any is; waits for the device once."""
     if not tensors:
         return {}
-    counts = torch.stack([(~x.isfinite()).sum() for x in tensors.values()]).tolist()
+    device = next(iter(tensors.values())).device  # counters of steps stay on the CPU
+    counts = torch.stack([(~x.isfinite()).sum().to(device) for x in tensors.values()]).tolist()
     return {name: n for name, n in zip(tensors, counts, strict=True) if n}
 
 

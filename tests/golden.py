@@ -431,6 +431,33 @@ def srdml() -> dict[str, Any]:
     return found
 
 
+def which_method() -> dict[str, Any]:
+    from mtlbook.experiments import problems
+    from mtlbook.experiments import which_method as of
+    from mtlbook.ledger.results import Result
+    from mtlbook.tasks import Task
+
+    inputs, targets = waves(60, 4), waves(60, 3, phase=1)
+    torques = [Task(f"task {t}", inputs, targets[:, t, None], loss="mse") for t in range(3)]
+    sets = {
+        "T8-n5-c-1": None,
+        "harmful-3": problems.with_harmful_task(domains((7,), each=16)),
+        "sarcos-20": task_set("made-up torques", torques),
+        "school-20": task_set("made-up scores", torques),
+    }
+    found: dict[str, Any] = {}
+    for problem, tasks in sets.items():
+        study = of.study_of(problem, tasks, trials=1, splits=1, steps=5, update_every=2)
+        parts, result = study.split(tasks, 0, study.protocol), Result("golden", {})
+        found[f"{problem}, split"] = of_split(parts)
+        some = of.ARMS if problem != "school-20" else ("stl", "pooled", "mtrl")
+        arms = [arm for arm in some if arm in study.arms]
+        of.run(study, result, tasks, arms=arms, repeats=[0], device="cpu")
+        result.records = [r for r in result.records if not r["metric"].startswith("seconds")]
+        found[problem] = of_result(result)
+    return found
+
+
 def srdml_linear() -> dict[str, Any]:
     from mtlbook.experiments import school
     from mtlbook.experiments import srdml_linear as study
@@ -738,6 +765,7 @@ STUDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "mrn_images": mrn_images,
     "srdml": srdml,
     "srdml_linear": srdml_linear,
+    "which_method": which_method,
     "mtal": mtal,
     "mathematics": mathematics,
     "statistics": statistics,

@@ -38,7 +38,8 @@ def ledger():
 
 
 def test_every_known_difference_is_listed():
-    assert {d.id for d in LISTED} == {f"{m}.{x}" for m in METHODS for x in KNOWN[m].split()}
+    of_methods = {d.id for d in LISTED if d.id.partition(".")[0] in METHODS}
+    assert of_methods == {f"{m}.{x}" for m in METHODS for x in KNOWN[m].split()}
 
 
 @pytest.mark.parametrize("deviation", [d for d in LISTED if d.switch], ids=lambda d: d.id)

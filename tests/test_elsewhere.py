@@ -323,7 +323,15 @@ def test_installed_trains_every_method(installed):
 
 
 @pytest.mark.parametrize(
-    "command", ["reproduce", "audit", "audit --strict", "rerun --random", "record --from runs"]
+    "command",
+    [
+        "reproduce",
+        "audit",
+        "audit --strict",
+        "rerun --random",
+        "record --from runs",
+        "new-paper x1",
+    ],
 )
 def test_installed_says_how_to_get_the_checkout(installed, command):
     done = installed.run("-m", "mtlbook.cli", *command.split())

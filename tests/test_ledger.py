@@ -4,6 +4,8 @@ import importlib
 import json
 import os
 import re
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
+import mtlbook
 from mtlbook.ledger import audit as audits
 from mtlbook.ledger import claims, matrices, placebo, provenance, report, rules
 from mtlbook.ledger.currency import same_data, stale
@@ -75,6 +78,13 @@ def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
     text = path.read_text()
     assert str(tmp_path) not in text and str(Path.home()) not in text
     assert os.uname().nodename not in text
+
+
+def test_a_package_that_is_on_the_path_and_not_installed_has_a_version(monkeypatch):
+    """Strict audits ask for it; runs were made on a machine where nothing was installed."""
+    monkeypatch.setattr(provenance, "_version", lambda package: None)
+    found = provenance.describe_process((datetime.now(UTC), time.perf_counter()), "cpu")
+    assert found["mtlbook"] == mtlbook.__version__
 
 
 def test_saving_a_loaded_result_keeps_its_provenance(tmp_path):
@@ -300,6 +310,20 @@ def test_fingerprints_that_agree_are_merged_into_one():
     others = {"old": run_result("b", 0), **runs, "other": run_result("c", 0, fingerprint=[9, 9])}
     with pytest.raises(ResultError, match="mix versions of data"):
         merge(others)
+
+
+def test_runs_of_one_problem_must_agree_in_their_data_and_others_need_not():
+    prints = {"one": [1.0, 2.0], "two": [3.0, 4.0]}
+    runs = {}
+    for problem, found in prints.items():
+        for arm in "ab":
+            run = run_result(f"{arm}-{problem}", 0, fingerprint=found)
+            run.parameters = run.parameters | {"problem": problem}
+            runs[f"{problem},{arm}"] = run
+    assert merge(runs).data["fingerprint"] == list(prints.values())
+    runs["two,b"].data["fingerprint"] = [3.0, 4.1]
+    with pytest.raises(ResultError, match="mix versions of data"):
+        merge(runs)
 
 
 def test_runs_that_are_not_current_are_not_recorded():

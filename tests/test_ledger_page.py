@@ -288,7 +288,7 @@ def test_tables_have_captions_and_heads(known, text):
 def hostile(known, statement):
     one = next(c for c in known["claims"] if c["series"] and c["asked_by"] == "paper")
     texts = dict.fromkeys(("statement", "where", "unit", "rule", "why", "revised"), statement)
-    paper = {"title": statement, "source": statement}
+    paper = {"title": statement, "source": statement, "label": statement}
     return {
         **known,
         "claims": [one | texts | {"stand_in": statement}],

@@ -17,9 +17,11 @@ from mtlbook.experiments import (
     mrn_linear,
     mtal,
     planted,
+    problems,
     srdml,
     tnrdmtl,
     tnrdmtl_fair,
+    which_method,
 )
 from mtlbook.ledger.results import Result
 from mtlbook.methods import STL
@@ -303,6 +305,16 @@ CASES = {
         round(0.2 * 48) / 3,
     ),
     "planted": (lambda g: planted.planted("signs", steps=1), lambda g: None, None),
+    "which_method": (
+        lambda g: which_method.study_of("pacs-3", g.domains((7,), each=16), steps=1),
+        lambda g: g.domains((7,), each=16),
+        (3 * 16 // 5) / 3,
+    ),
+    "which_method, planted": (
+        lambda g: which_method.study_of("T8-n5-c-1", steps=1),
+        lambda g: None,
+        None,
+    ),
     "srdml": (
         lambda g: replace(srdml.TABLE, protocol=of_digits(srdml.TABLE.protocol)),
         lambda g: g.one_vs_all((1, 8, 8), each=9),
@@ -347,7 +359,11 @@ def test_validation_is_kept_apart_once_and_for_all(case):
         pytest.skip("every repeat draws a problem of its own")
     repeats = (0, 1, *study.tuning_splits)
     # unscaled inputs: scales follow the training part of each repeat
-    split = mrn.parts_of if study.name.startswith("mrn") else study.split
+    unscaled = {
+        "mrn": mrn.parts_of,
+        "which_method": lambda tasks, repeat, _: problems.REAL["pacs-3"].divided(tasks, repeat),
+    }
+    split = unscaled.get("mrn" if study.name.startswith("mrn") else study.name, study.split)
     parts = {repeat: split(tasks, repeat, study.protocol) for repeat in repeats}
     kept = samples(parts[0]["validation"])
     for of_repeat in parts.values():
@@ -380,7 +396,8 @@ def test_every_arm_has_the_same_budget(case, fits):
     study, tasks, _ = case
     grids = study.grids()
     (size,) = {len(grid) for grid in grids.values()}
-    assert size == (mrn_linear.TRIALS if study.name in ("mrn_linear", "mrn_images") else 5)
+    drawn = {"mrn_linear": mrn_linear, "mrn_images": mrn_linear, "which_method": which_method}
+    assert size == (drawn[study.name].TRIALS if study.name in drawn else 5)
     for arm, grid in grids.items():
         assert list(grid) == sorted(set(grid))
         assert grid[0] > 0 or study.arms[arm].configurations

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mtlbook import training
 from mtlbook.backbones import TaskHeads, mlp
 from mtlbook.layers import TaskLinear, TaskNetwork
 from mtlbook.methods import (
@@ -554,3 +555,17 @@ def test_networks_with_a_task_axis_refuse_batch_norm_with_padding():
         network(ragged)
     network([torch.randn(5, 4)] * 2)
     network.eval()(ragged)  # what it has learned counts nothing
+
+
+def test_the_check_for_finite_numbers_reads_counters_that_stayed_on_the_cpu(monkeypatch):
+    """Found on a GPU: weights there and a counter here do not go into one tensor."""
+    seen, stack = [], torch.stack
+
+    def recorded(tensors):
+        seen.append([x.device.type for x in tensors])
+        return stack([torch.zeros(()) for _ in tensors])
+
+    monkeypatch.setattr(training.torch, "stack", recorded)
+    state = {"weight": torch.zeros(3, device="meta"), "_extra_state": torch.tensor(4)}
+    assert training._not_finite(state) == {}
+    assert seen == [["meta", "meta"]]

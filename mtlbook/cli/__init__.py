@@ -159,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: table; html: the ledger, one page to filter, sort and open",
     )
     audit.add_argument("-o", dest="output", metavar="FILE", help="write to a file, print nothing")
+    audit.add_argument("--paper", metavar="NAME", help="show the verdicts on this paper alone")
     audit.add_argument(
         "--results",
         metavar="FOLDER",
@@ -221,6 +222,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(
         add("compare", comparison.compare, "find out which method helps on your own tasks")
     )
+
+    paper = add(
+        "new-paper",
+        commands.new_paper,
+        "lay out the files that an audit of one more paper needs",
+    )
+    paper.add_argument("name", metavar="NAME", help="small letters and digits, for example pooling")
 
     export = add(
         "export", exports.export, "write a CODECHECK bundle, an RO-Crate or the report of a paper"

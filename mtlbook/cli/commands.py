@@ -154,6 +154,8 @@ def audit(options: argparse.Namespace) -> int:
         raise ValueError("--accept: expected a reason, together with --write")
     if options.coverage and (options.write or options.strict):
         raise ValueError("--coverage: changes and compares nothing; not with --write or --strict")
+    if options.paper and (options.coverage or (options.strict and not options.write)):
+        raise ValueError("--paper: says what is shown; --coverage and --strict ask about all")
     if options.strict and not options.write:
         return _strict(root)
     results = load_results(options.results or root / "data" / "results")
@@ -162,12 +164,16 @@ def audit(options: argparse.Namespace) -> int:
     rows = audit(root / "data" / "claims", results)
     if options.coverage:
         return _coverage(root, rows)
+    shown = [row for row in rows if options.paper in (None, row["paper"])]
+    if options.paper and not shown:
+        papers = ", ".join(dict.fromkeys(row["paper"] for row in rows)) or "none yet"
+        raise ValueError(f"--paper: expected one with claims ({papers}), got {options.paper!r}")
     if options.format == "html":
         from mtlbook.ledger import chain, page
 
-        text = page.page(chain.chains(root, results, rows))
+        text = page.page(chain.chains(root, results, shown))
     else:
-        text = report.to_json(rows) if options.format == "json" else report.table(rows)
+        text = report.to_json(shown) if options.format == "json" else report.table(shown)
     if options.output:
         write_atomically(options.output, text + "\n")
     else:
@@ -304,6 +310,23 @@ def _rerun_random(options: argparse.Namespace, root: Path) -> int:
     if not compared:
         print("mtlbook: nothing could be compared", file=sys.stderr)
     return 1 if not compared or any(found.differences for found in made) else 0
+
+
+def new_paper(options: argparse.Namespace) -> int:
+    """Lay out the files of one more paper, and say how to go on."""
+    from mtlbook import workflow
+    from mtlbook.ledger import repository
+
+    files = workflow.lay_out(repository.root(), options.name)
+    width = max(map(len, files))
+    print(f"{options.name}: laid out, with comments that say what to write where")
+    for path, why in files.items():
+        print(f"  {path:<{width}}  {why}")
+    print(
+        f"Its example runs: mtlbook reproduce --profile smoke --only {options.name}-table1\n"
+        "From a printed table to a verdict: book/yours/paper.md"
+    )
+    return 0
 
 
 def audit_split(options: argparse.Namespace) -> int:

@@ -46,6 +46,9 @@ class Protocol:
     ----------
     network : "linear" | "mlp" | "convnet"
         Heads alone; one hidden layer; three convolutions and a hidden layer.
+    trunk : "own" | "shared"
+        Whether methods that relate the tasks' weights relate those of all layers, or of the heads
+        on layers in common.
     hidden : int
         Width of the hidden layer.
     steps, batch_size, momentum
@@ -59,6 +62,7 @@ class Protocol:
     """
 
     network: str = "mlp"
+    trunk: str = "own"
     hidden: int = 64
     steps: int = 300
     batch_size: int | None = 24
@@ -122,6 +126,12 @@ def hard_sharing(trial: Trial) -> HardSharing:
     return HardSharing(network(trial, network(trial).shareable))
 
 
+def coupled(trial: Trial) -> TaskNetwork:
+    """The network of a method that relates the tasks' weights: all of them, or the heads alone."""
+    own = network(trial)
+    return own if trial.protocol.trunk == "own" else network(trial, own.shareable)
+
+
 def _layers(own: TaskNetwork) -> Sequence[str]:
     """The layers with a copy a task that stack: the heads, too, where they are alike."""
     alike = len(set(own.head.widths or ())) <= 1
@@ -129,12 +139,12 @@ def _layers(own: TaskNetwork) -> Sequence[str]:
 
 
 def fixed(trial: Trial) -> FixedRelation:
-    own, p = network(trial), trial.protocol
+    own, p = coupled(trial), trial.protocol
     return FixedRelation(own, _layers(own), weight=p.weight, rho=p.rho)
 
 
 def prior(trial: Trial, learn: Sequence[str]) -> MRN:
-    own, p = network(trial), trial.protocol
+    own, p = coupled(trial), trial.protocol
     return MRN(
         own,
         _layers(own),
@@ -147,13 +157,13 @@ def prior(trial: Trial, learn: Sequence[str]) -> MRN:
 
 
 def drn(trial: Trial) -> DRN:
-    own, p = network(trial), trial.protocol
+    own, p = coupled(trial), trial.protocol
     every = p.update_every
     return DRN(own, _layers(own), form="trace-one", weight=p.weight, update_every=every)
 
 
 def trace_norm(trial: Trial, kind: str) -> TNRDMTL:
-    own = network(trial)
+    own = coupled(trial)
     return TNRDMTL(own, kind=kind, gamma=trial.protocol.gamma, layers=_layers(own))
 
 

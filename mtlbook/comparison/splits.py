@@ -138,10 +138,11 @@ def _never_empty(mask: Tensor, generator: torch.Generator) -> Tensor:
     return mask
 
 
-def standardise(parts: dict[str, TaskSet]) -> dict[str, TaskSet]:
+def standardise(parts: dict[str, TaskSet], *, common: bool = False) -> dict[str, TaskSet]:
     """Inputs and targets of regressions in units of their deviation in the training part.
 
-    Inputs by feature (of images: by channel) over all tasks; targets by task.
+    Inputs by feature (of images: by channel) over all tasks; targets by task, or where they are
+    ``common``, of one kind and unit, over all tasks.
     """
     train = parts["train"]
     x = torch.cat([task.inputs for task in train])
@@ -151,8 +152,13 @@ def standardise(parts: dict[str, TaskSet]) -> dict[str, TaskSet]:
     result = {name: part.map_inputs(lambda x: (x - mean) / scale) for name, part in parts.items()}
     if train[0].loss != "mse":
         return result
-    centres = [task.targets.mean(0) for task in train]
-    units = [task.targets.std(0, correction=0) for task in train]
+    seen = (
+        [torch.cat([t.targets for t in train])] * len(train)
+        if common
+        else [task.targets for task in train]
+    )
+    centres = [y.mean(0) for y in seen]
+    units = [y.std(0, correction=0) for y in seen]
     units = [torch.where(u > 0, u, 1) for u in units]
     return {
         name: replace(

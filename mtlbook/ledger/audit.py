@@ -39,8 +39,9 @@ def audit(
     Returns
     -------
     list of dict
-        One object a claim: ``claim``, ``paper``, ``where``, ``statement``, ``known``, ``asked_by``,
-        ``printed``, ``unit``, ``ours``, ``low``, ``high`` (95 % interval), ``n`` (repeats),
+        One object a claim: ``claim``, ``paper``, ``label`` (its name on pages), ``where``,
+        ``statement``, ``known``, ``asked_by``, ``printed``, ``unit``, ``ours``, ``low``, ``high``
+        (95 % interval), ``n`` (repeats),
         ``p`` (two-sided, of 0), ``group`` and ``holm`` (p, adjusted for all tests of the group),
         ``two_way`` (ends of the interval over repeats and tasks, where tasks are stored), ``data``,
         ``rule``, ``verdict``, ``why``, ``tier``, ``stand_in``, ``experiment``, ``result_file``,
@@ -169,6 +170,7 @@ def _row(
     return {
         "claim": claim.id,
         "paper": of_paper.paper,
+        "label": of_paper.label,
         "where": claim.where,
         "statement": claim.marked_statement,
         "known": claim.known,

@@ -153,9 +153,13 @@ def _title_and_authors(chains: Mapping[str, Any], paper: str) -> tuple[str, list
 
 
 def _reference(chains: Mapping[str, Any], paper: str) -> str:
+    """The address of the paper; its source as it is written where that names none."""
     source = chains["papers"][paper]["source"]
-    found = re.search(r"arXiv (\d{4}\.\d{4,5})", source)
-    return f"https://arxiv.org/abs/{found[1]}" if found else source
+    if found := re.search(r"arXiv (\d{4}\.\d{4,5})", source):
+        return f"https://arxiv.org/abs/{found[1]}"
+    if found := re.search(r"(?:https?://|\b(?=10\.\d{4,9}/))[^\s,;)]+[\w/]", source):
+        return found[0] if found[0].startswith("http") else f"https://doi.org/{found[0]}"
+    return source
 
 
 def _checkers(root: Path) -> list[str]:

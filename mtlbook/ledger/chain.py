@@ -56,11 +56,11 @@ def chains(
     Returns
     -------
     dict
-        ``papers`` (id to title and source), ``experiments`` (name to what it is and how it was
-        run), ``datasets`` (name to title, tier, source and licence, of those they need),
-        ``claims`` (a list, in the order of the files: the row of the audit, its numbers as people
-        read them, ``series``, ``commit``, ``command``), and ``no_history`` (why rules have no
-        commit; None where they have). Values that JSON can hold.
+        ``papers`` (id to title, source and label, of those with claims), ``experiments`` (name to
+        what it is and how it was run), ``datasets`` (name to title, tier, source and licence, of
+        those they need), ``claims`` (a list, in the order of the files: the row of the audit,
+        its numbers as people read them, ``series``, ``commit``, ``command``), and ``no_history``
+        (why rules have no commit; None where they have). Values that JSON can hold.
     """
     folder = root / "data" / "claims"
     results = load_results(root / "data" / "results") if results is None else results
@@ -70,11 +70,16 @@ def chains(
     listed = read_yaml(root / repository.EXPERIMENTS)["experiments"]
     rows = audit(folder, results) if rows is None else rows
     used = dict.fromkeys(row["experiment"] for row in rows if row["experiment"])
+    papers = {row["paper"] for row in rows}
     experiments = {
         name: _experiment(listed.get(name) or {}, results.get(name), results) for name in used
     }
     return {
-        "papers": {f.paper: {"title": f.title, "source": f.source} for f in files},
+        "papers": {
+            f.paper: {"title": f.title, "source": f.source, "label": f.label}
+            for f in files
+            if f.paper in papers
+        },
         "experiments": experiments,
         "datasets": _datasets(root, {x for of in experiments.values() for x in of["needs"]}),
         "claims": [

@@ -174,7 +174,9 @@ class Claim(BaseModel):
 class Claims(BaseModel):
     """The claims of one paper.
 
-    ``revised`` is for a change of many claims at once; each such change adds an entry.
+    ``mark`` says what of the paper is not the paper's, such as "reconstruction"; it stands in
+    brackets after its name. ``revised`` is for a change of many claims at once; each such change
+    adds an entry.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -182,6 +184,7 @@ class Claims(BaseModel):
     paper: str = Field(pattern=r"^[a-z0-9]+$")
     title: str
     source: str
+    mark: str | None = Field(default=None, min_length=1)
     revised: tuple[Revision, ...] = ()
     claims: tuple[Claim, ...]
 
@@ -195,6 +198,11 @@ class Claims(BaseModel):
         if foreign:
             raise ValueError(f"claims: expected ids {self.paper}.…, got {', '.join(foreign)}")
         return self
+
+    @property
+    def label(self) -> str:
+        """The name of the paper as pages show it: what is not the paper's says so."""
+        return self.paper.upper() + (f" ({self.mark})" if self.mark else "")
 
 
 def load(path: str | os.PathLike) -> Claims:

@@ -53,7 +53,7 @@ def check(reader: Reader, results: Mapping[str, Result]) -> Iterator[Finding]:
                 contents.measured(raw),
                 setup := contents.setup(reader, now, raw),
                 reader.notebook(now, setup["notebook"]),
-                [digest(datasets.get(part)) for part in _parts(result)],
+                [digest(datasets.get(part)) for part in _parts(result) or ()],
                 [digest(reader.result(now, used)) for used in sorted(result.uses)],
             ]
         )
@@ -114,10 +114,11 @@ def _data(result: Result, datasets: Mapping[str, Mapping], hashes: dict[str, str
     ``hashes`` remembers those of data whose hash depends on the machine: one name, one hash.
     """
     name, found = result.data.get("name"), result.data.get("sha256") or None
-    if not isinstance(name, str):
-        yield f"data: expected the name of one data set, got {name!r}"
-        return
     parts = _parts(result)
+    if parts is None:
+        yield f"data: expected the name of one data set, or problems made of one, got {name!r}"
+        return
+    name = name if isinstance(name, str) else name[0]
     unknown = [part for part in parts if part not in datasets]
     if unknown:
         if found or len(parts) > 1 or result.data.get("tier") not in (None, "embedded"):
@@ -142,10 +143,17 @@ def _data(result: Result, datasets: Mapping[str, Mapping], hashes: dict[str, str
         yield f"data: expected the hash {expected} of {name} as in {where}, got {found}"
 
 
-def _parts(result: Result) -> list[str]:
-    """The data sets of a result, for example of ``"mnist5k + glyphs: Greek small"``."""
-    parts = str(result.data.get("name")).split(" + ")
-    return [re.split(r"[:,]", part)[0].strip() for part in parts]
+def _parts(result: Result) -> list[str] | None:
+    """The data sets of a result, for example of ``"mnist5k + glyphs: Greek small"``.
+
+    None where there is no name, or where the problems of a result are made of different ones.
+    """
+    name = result.data.get("name")
+    names = [name] if isinstance(name, str) else name or []
+    made_of = {
+        tuple(re.split(r"[:,]", part)[0].strip() for part in str(one).split(" + ")) for one in names
+    }
+    return list(made_of.pop()) if len(made_of) == 1 else None
 
 
 def _runs(result: Result, raw: Mapping, entry: Mapping | None) -> Iterator[str]:

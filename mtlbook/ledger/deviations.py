@@ -131,7 +131,7 @@ class Deviation(_Part):
         Why nothing was measured.
     """
 
-    id: str = Field(pattern=r"^[a-z]+\.[a-z0-9-]+$")
+    id: str = Field(pattern=r"^[a-z][a-z0-9]*\.[a-z0-9-]+$")
     what: str
     paper: Paper
     released: str | None = None

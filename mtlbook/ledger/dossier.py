@@ -30,8 +30,8 @@ def of_paper(chains: Mapping[str, Any], paper: str) -> list[Mapping[str, Any]]:
     """
     rows = [row for row in chains["claims"] if row["paper"] == paper]
     if not rows:
-        known = ", ".join(chains["papers"]) or "(none)"
-        raise ValueError(f"paper: expected one of {known}, got {paper!r}")
+        known = ", ".join(chains["papers"]) or "none yet"
+        raise ValueError(f"paper: expected one with claims ({known}), got {paper!r}")
     return rows
 
 

@@ -200,9 +200,10 @@ def compare_runs(
 def mixtures(results: Sequence[Result]) -> list[str]:
     """Name what has several versions among runs: data, notebook, numerics, tunings."""
     first, found = results[0], []
-    with_print = next((r for r in results if "fingerprint" in r.data), first)
-    if not all(same_data(with_print.data, r.data) for r in results):
-        found.append("data")
+    for of_problem in _by_problem(results).values():
+        with_print = next((r for r in of_problem if "fingerprint" in r.data), of_problem[0])
+        if not all(same_data(with_print.data, r.data) for r in of_problem):
+            found = ["data"]
     notebooks = {r.provenance.get("run", {}).get("notebook_sha256") for r in results}
     if len(notebooks) > 1:
         found.append("notebook")
@@ -213,6 +214,14 @@ def mixtures(results: Sequence[Result]) -> list[str]:
         for name, sha in r.uses.items():
             versions.setdefault(name, set()).add(sha)
     return found + [name for name, shas in versions.items() if len(shas) > 1]
+
+
+def _by_problem(results: Sequence[Result]) -> dict[Any, list[Result]]:
+    """The runs by their parameter ``problem``: each makes tasks of its own out of the data."""
+    found: dict[Any, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.parameters.get("problem"), []).append(result)
+    return found
 
 
 def _record_key(record: Mapping[str, Any]) -> tuple:
@@ -239,11 +248,14 @@ def _distinct(dictionaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _data(results: Sequence[Result]) -> dict[str, Any]:
     """Join what the runs say of their data; one fingerprint for those that agree in rounding."""
-    joined = _distinct([r.data for r in results])
-    first = next((r.data for r in results if "fingerprint" in r.data), {})
-    if first and all(same_data(first, r.data) for r in results):
-        joined["fingerprint"] = first["fingerprint"]
-    return joined
+    parts = []
+    for of_problem in _by_problem(results).values():
+        joined = _distinct([r.data for r in of_problem])
+        first = next((r.data for r in of_problem if "fingerprint" in r.data), {})
+        if first and all(same_data(first, r.data) for r in of_problem):
+            joined["fingerprint"] = first["fingerprint"]
+        parts.append(joined)
+    return parts[0] if len(parts) == 1 else _distinct(parts)
 
 
 def _by_run(dictionaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _bars(claims: Sequence[Mapping], papers: Mapping[str, Mapping]) -> Iterator[
         of_paper = [row for row in claims if row["paper"] == paper]
         bars = "".join(_bar(of_paper, paper, group) for group in GROUPS)
         yield (
-            f'<div class="paper"><h3>{escape(paper.upper())} '
+            f'<div class="paper"><h3>{escape(about["label"])} '
             f'<span class="quiet">{escape(about["title"])}</span></h3>{bars}</div>'
         )
 

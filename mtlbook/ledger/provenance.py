@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import mtlbook
+
 # Parts of the package that cannot change a measured number; of data sets a result holds the hash.
 _NOT_NUMERICAL = ("plots.py", "cli", "workflow", "ledger/", "datasets/", "numerics.py")
 
@@ -93,7 +95,7 @@ def describe_process(started: tuple[datetime, float], device: str) -> dict[str, 
 
     code = code_hashes()
     provenance: dict[str, Any] = {
-        "mtlbook": _version("mtlbook"),
+        "mtlbook": _version("mtlbook") or mtlbook.__version__,  # on the path, not installed
         "code": code,
         "code_sha256": hashlib.sha256(json.dumps(code).encode()).hexdigest(),
         **_git(),

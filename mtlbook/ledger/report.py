@@ -25,9 +25,6 @@ GROUPS = {
     "us": ("questions of our own", ANSWERS),
 }
 
-# Papers of which so little could be read that what is judged is ours.
-_OURS = {"drn": "our model", "mtal": "reconstruction"}
-
 
 def kind(row: Mapping[str, Any]) -> str:
     """The key in `GROUPS` of a verdict."""
@@ -124,11 +121,6 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|---" * len(lines[0]) + "|", *body])
 
 
-def label(paper: str) -> str:
-    """Name a paper as pages show it: what is a model or a reconstruction of ours says so."""
-    return paper.upper() + (f" ({_OURS[paper]})" if paper in _OURS else "")
-
-
 def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as a JSON list, in ASCII: a terminal or a pipe may have any encoding."""
     return json.dumps(list(rows), indent=1)
@@ -153,10 +145,10 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         lines += [f"**{title.capitalize()}**", ""]
         lines.append(_table_row(["paper", "number", *used]))
         lines.append("|---" * (2 + len(used)) + "|")
-        for paper in dict.fromkeys(row["paper"] for row in of_group):
-            found = Counter(row["verdict"] for row in of_group if row["paper"] == paper)
+        for paper in dict.fromkeys(row["label"] for row in of_group):
+            found = Counter(row["verdict"] for row in of_group if row["label"] == paper)
             counts = [found.total(), *(found[verdict] for verdict in used)]
-            lines.append(_table_row([label(paper), *map(str, counts)]))
+            lines.append(_table_row([paper, *map(str, counts)]))
         lines.append("")
         if kind == "cell":
             continue
@@ -165,7 +157,7 @@ def readme(rows: Sequence[Mapping[str, Any]], text: str) -> str:
         lines.append("|---" * 6 + "|")
         for row in of_group:
             if row["headline"]:
-                claim = f"{label(row['paper'])}: {row['statement'].removeprefix('[our control] ')}"
+                claim = f"{row['label']}: {row['statement'].removeprefix('[our control] ')}"
                 on = ", ".join(filter(None, (row["data"], row["unit"])))
                 verdict = row["verdict"] + (" (stand-in)" if row["stand_in"] else "")
                 cells = [claim, printed(row), interval(row), str(row["n"]), on, verdict]

@@ -215,7 +215,6 @@ class MRN(NetworkMethod):
             raise ValueError(f"eps: expected names among {self.names}, got {list(eps)}")
         if min(self.eps.values()) < 0 or (chosen.relative and max(self.eps.values()) > 1):
             raise ValueError(f"eps: expected numbers >= 0, relative ones <= 1, got {chosen.eps}")
-
         if chosen.features is not None:
             if len(self.layers) != 1 or chosen.scale != "trace" or not chosen.relative:
                 raise ValueError(
@@ -277,7 +276,7 @@ class MRN(NetworkMethod):
         size, rank = covariance.basis.shape
         self._buffers.pop(f"{name}_{which}_precision", None)  # of an earlier one of full rank
         if 2 * rank > size:  # a product with the inverse is cheaper than two with the basis
-            inverse = covariance.solve(torch.eye(size).to(covariance.basis))
+            inverse = covariance.solve(covariance.basis.new_zeros(size, size).fill_diagonal_(1))
             self.register_buffer(f"{name}_{which}_precision", inverse)
 
     def _log_determinant(self, name: str) -> Tensor:
@@ -369,8 +368,9 @@ class MRN(NetworkMethod):
             )
         if chosen.feature_step is not None and which == "feature":
             old = covariances[mode].to(s.dtype)
+            precision = old.solve(torch.zeros_like(s).fill_diagonal_(1))
             step = (basis * precisions) @ basis.mT * chosen.feature_step
-            precisions, basis = torch.linalg.eigh(old.solve(torch.eye(len(s)).to(s)) + step)
+            precisions, basis = torch.linalg.eigh(precision + step)
         zero = precisions.new_zeros(())
         return LowRankPlusDiagonal(basis, reciprocal(precisions), zero).to(w.dtype)
 
@@ -394,7 +394,7 @@ def _identity(tensor: Tensor, mode: int, size: int | None) -> LowRankPlusDiagona
     """The identity in the structure that updates of this mode will have."""
     d = tensor.shape[mode]
     rank = min(d, tensor.numel() // d)
-    basis = torch.eye(d).to(tensor)[:, :rank]
+    basis = tensor.new_zeros(d, rank).fill_diagonal_(1)  # a square one may be too large
     if rank == (d if size is None else size):
         return LowRankPlusDiagonal(basis, tensor.new_ones(rank), tensor.new_zeros(()), size=size)
     return LowRankPlusDiagonal(basis, tensor.new_zeros(rank), tensor.new_ones(()), size=size)

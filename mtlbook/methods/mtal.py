@@ -201,7 +201,7 @@ class MTAL(NetworkMethod):
         """No sharing during the first steps; a choice on the device, which nobody waits for."""
         if not self.warmup:
             return w
-        return torch.where(self.steps >= self.warmup, w, torch.eye(len(w)).to(w))
+        return torch.where(self.steps >= self.warmup, w, torch.zeros_like(w).fill_diagonal_(1))
 
     def freeze(self) -> TaskConvnets:
         """Plain networks with the shared kernels as their own: the same outputs at no extra cost.

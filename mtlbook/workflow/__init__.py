@@ -14,7 +14,8 @@ The scheduling is Snakemake's (``workflow/Snakefile``); it calls ``python -m mtl
 - `surroundings`: what kernels and workers inherit;
 - `supervision`: all runs of a profile; `schedule`: which begin first; `progress`: what a terminal
   shows meanwhile;
-- `collection`: finished runs, merged; `rerun`: a random run of each committed result, repeated.
+- `collection`: finished runs, merged; `rerun`: a random run of each committed result, repeated;
+- `new_paper`: the files of one more paper, laid out.
 """
 
 from mtlbook.workflow.catalogue import (
@@ -27,6 +28,7 @@ from mtlbook.workflow.catalogue import (
 )
 from mtlbook.workflow.collection import collect, read_runs, recorded
 from mtlbook.workflow.execution import RunError, execute_run, is_current, set_stale_aside
+from mtlbook.workflow.new_paper import lay_out
 from mtlbook.workflow.rerun import Repetition, rerun_random, write_report
 from mtlbook.workflow.schedule import priorities
 from mtlbook.workflow.supervision import last_lines, reproduce, snakemake_command
@@ -43,6 +45,7 @@ __all__ = [
     "expand",
     "is_current",
     "last_lines",
+    "lay_out",
     "load_experiments",
     "priorities",
     "read_runs",

@@ -1,0 +1,206 @@
+"""The problems of the study "which method when": planted ones, whose relation is known, and real.
+
+Two axes run through all of them: how much the tasks have to do with each other, and how many labels
+there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mtlbook.comparison.splits import VALIDATION_SEED, standardise
+from mtlbook.experiments.mrn_splits import in_span, with_codings, with_harmful_task
+from mtlbook.tasks import Task, TaskSet
+
+WITHIN = 0.95  # correlation of two tasks of one group
+
+
+@dataclass(frozen=True)
+class Teacher:
+    r"""Regressions whose tasks have a hidden layer in common, and heads of known correlation.
+
+    :math:`y_t = W_t\, \phi(x)` with :math:`x \sim N(0, I)`, :math:`\phi(x) = \max(V x + b, 0)` for
+    one V and b of all tasks, and :math:`W \sim TN(0, I, I, S)` of shape (outputs, width, T). Two
+    things can be shared, the features and, where S says so, the heads. A target without noise has
+    variance 1.
+
+    Attributes
+    ----------
+    tasks : int
+        T, in two groups of equal size. Correlation within a group: 0.95.
+    across : float
+        c, -1 to 1: the correlation across the groups is 0.95 c. At 1 all tasks are nearly the same,
+        at 0 the groups have only the features in common, at -1 they contradict each other.
+    unrelated : bool
+        S is the identity instead: T tasks with nothing but the features in common.
+    samples : int
+        Of each task, to train on.
+    features, width, outputs : int
+    noise : float
+        Standard deviation of what is added to the targets that are trained and validated on.
+    """
+
+    tasks: int = 8
+    across: float = 0.0
+    unrelated: bool = False
+    samples: int = 20
+    features: int = 10
+    width: int = 20
+    outputs: int = 2
+    noise: float = 0.5
+
+    @property
+    def groups(self) -> list[int]:
+        """Of each task the number of its group."""
+        return [2 * t // self.tasks for t in range(self.tasks)]
+
+    def correlation(self) -> Tensor:
+        """S, shape ``(T, T)``."""
+        if self.unrelated:
+            return torch.eye(self.tasks)
+        group = torch.tensor(self.groups)
+        matrix = torch.where(group[:, None] == group, WITHIN, WITHIN * self.across)
+        return matrix.fill_diagonal_(1.0)
+
+    def parts(self, repeat: int, validation: int = 50, test: int = 500) -> dict[str, TaskSet]:
+        """Samples of one repeat, which is a problem of its own; test targets are without noise."""
+        generator = torch.Generator().manual_seed(repeat)
+        normal = partial(torch.randn, generator=generator)
+        v, b = normal(self.features, self.width) / math.sqrt(self.features), normal(self.width) / 2
+
+        def phi(x: Tensor) -> Tensor:
+            return torch.relu(x @ v + b)
+
+        spread = phi(normal(4096, self.features)).var(0).sum().sqrt()
+        root = torch.linalg.cholesky(self.correlation())
+        weights = normal(self.outputs, self.width, self.tasks) @ root.mT / spread
+        parts = {}
+        for name, count in (("train", self.samples), ("validation", validation), ("test", test)):
+            made = []
+            for t in range(self.tasks):
+                x = normal(count, self.features)
+                y, noise = phi(x) @ weights[..., t].mT, normal(count, self.outputs)
+                y = y if name == "test" else y + self.noise * noise
+                made.append(Task(f"task {t}", x, y, loss="mse"))
+            parts[name] = TaskSet("planted", made, licence="generated")
+        mean = torch.stack([task.targets.mean(0) for task in parts["train"]])
+        return {name: _centred(part, mean) for name, part in parts.items()}
+
+
+def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
+    tasks = [
+        Task(task.name, task.inputs, task.targets - m, loss="mse")
+        for task, m in zip(part, mean, strict=True)
+    ]
+    return TaskSet(part.name, tasks, licence=part.licence)
+
+
+ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+
+def _teachers() -> dict[str, Teacher]:
+    ends = (-1.0, 0.0, 1.0)
+    axes = [(8, 20, ACROSS), (2, 20, ends), (32, 20, ends), (8, 5, ends), (8, 80, ends)]
+    found = {
+        f"T{tasks}-n{n}-c{c:+g}": Teacher(tasks, c, samples=n)
+        for tasks, n, some in axes
+        for c in some
+    }
+    return found | {"T8-n20-none": Teacher(8, unrelated=True)}
+
+
+#: Relatedness by tasks and labels; the names say T, samples and c.
+TEACHERS: dict[str, Teacher] = _teachers()
+
+
+@dataclass(frozen=True)
+class Real:
+    """Tasks of a data set, and how many labels they are given.
+
+    Attributes
+    ----------
+    data : str
+        A name of :mod:`mtlbook.datasets`.
+    labels : int
+        Samples of each class, or of each regression task, to train on: at most half of what
+        validation leaves.
+    change : callable, optional
+        What is done to the tasks first.
+    groups : callable, optional
+        From the number of tasks to the group of each, where it is known who belongs together.
+    common : bool
+        Whether all targets are of one kind and unit.
+    """
+
+    data: str
+    labels: int
+    change: Callable[[TaskSet], TaskSet] | None = None
+    groups: Callable[[int], list[int]] | None = None
+    common: bool = False
+
+    def made(self, tasks: TaskSet) -> TaskSet:
+        """The tasks of this problem, from those of the data set."""
+        return tasks if self.change is None else self.change(tasks)
+
+    def parts(self, tasks: TaskSet, repeat: int) -> dict[str, TaskSet]:
+        """Parts of one repeat, standardised by what is trained on, inputs in the span of that."""
+        return in_span(standardise(self.divided(tasks, repeat), common=self.common))
+
+    def divided(self, tasks: TaskSet, repeat: int) -> dict[str, TaskSet]:
+        """Parts of one repeat: a fifth for validation, the same in all repeats; the rest is tested.
+
+        Tasks that share their inputs get the same samples.
+        """
+        fixed = torch.Generator().manual_seed(VALIDATION_SEED)
+        drawn = torch.Generator().manual_seed(repeat)
+        rows: dict[str, list[Tensor]] = {"train": [], "validation": [], "test": []}
+        for task in [tasks[0]] if tasks.shared_inputs else tasks:
+            for name, of_task in _divide(task, self.labels, fixed, drawn).items():
+                rows[name].append(of_task)
+        if tasks.shared_inputs:
+            rows = {name: of * len(tasks) for name, of in rows.items()}
+        return {name: tasks.select(of) for name, of in rows.items()}
+
+
+def _halves(tasks: int) -> list[int]:
+    return [2 * t // tasks for t in range(tasks)]
+
+
+def _last_apart(tasks: int) -> list[int]:
+    return [int(t == tasks - 1) for t in range(tasks)]
+
+
+_OFFICE, _PACS = "office_caltech10_efflite0", "pacs_efflite0"
+REAL: dict[str, Real] = {
+    **{f"office-{n}": Real(_OFFICE, n) for n in (1, 10)},
+    "codings-3": Real(_OFFICE, 3, with_codings, _halves),
+    "harmful-3": Real(_OFFICE, 3, with_harmful_task, _last_apart),
+    **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},
+    "school-20": Real("school", 20, common=True),
+    "sarcos-20": Real("sarcos", 20),
+}
+TEST = 1000  # samples of a task that are tested, at most
+VALIDATION = 200  # and validated
+
+
+def _divide(
+    task: Task, labels: int, fixed: torch.Generator, drawn: torch.Generator
+) -> Mapping[str, Tensor]:
+    order = torch.randperm(len(task), generator=fixed)
+    aside, rest = order.tensor_split([len(order) // 5])
+    rest = rest[torch.randperm(len(rest), generator=drawn)]
+    classes = task.targets[rest] if task.classes is not None else torch.zeros(len(rest))
+    place = torch.zeros(len(rest), dtype=torch.long)  # of a sample in its class
+    size = torch.zeros(len(rest), dtype=torch.long)
+    for c in classes.unique():
+        of_class = classes == c
+        place[of_class] = torch.arange(int(of_class.sum()))
+        size[of_class] = int(of_class.sum())
+    taken = place < torch.clamp(size // 2, min=1, max=labels)
+    return {"train": rest[taken], "validation": aside[:VALIDATION], "test": rest[~taken][:TEST]}
