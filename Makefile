@@ -16,25 +16,31 @@ unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 # files side by side, each whole in one process: cells of a notebook follow one another, and the tests
-# of drivers share what they start
-PYTEST := python -m pytest -n $(CORES) --dist loadfile
+# of drivers share what they start; in the order of tests/conftest.py, where the longest come first
+PYTEST := python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+# kernels begin with torch imported
+WARM := python scripts/warm/ipykernel_launcher.py
+# the output of two targets at once, one after the other: GNU make 4 can, that of macOS cannot
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
-.PHONY: help reproduce data rerun test lint notebooks golden outputs book lock gpu clean
+.PHONY: help reproduce data rerun test lint notebooks strict golden outputs book lock gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
 	@echo
 	@echo "variables:  PROFILE=smoke|laptop|paper (now: $(PROFILE))   CORES=$(CORES)   PYTHON=$(PYTHON)   DATA=fetch"
 
-# Built when missing, and brought up to date when the lock or the project file has changed.
+# Built when missing, and brought up to date when the lock or the project file has changed. Compiled
+# is what is imported, when it is: all of it would take a minute.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(STEP) "install the locked packages" $(BIN)/python -m pip install -qq -r requirements.lock
+	@$(STEP) "install the locked packages" \
+		$(BIN)/python -m pip install -qq --no-compile -r requirements.lock
 	@$(STEP) "install mtlbook" $(BIN)/python -m pip install -qq --no-deps -e .
 	@touch $@
 
@@ -46,7 +52,7 @@ data: $(READY)  ## every data set with a public source, downloaded, made and che
 reproduce: $(READY)  ## run the experiments, build the book, show the verdicts
 	@test "$(DATA)" != fetch || mtlbook data fetch --all \
 		|| echo "experiments on the sets that could not be fetched are skipped"
-	@mkdir -p _build; python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
+	@mkdir -p _build; $(WARM) python scripts/build_book.py --at-once $(CORES) >_build/book.log 2>&1 & book=$$!; \
 	trap 'kill $$book 2>/dev/null; exit 130' INT TERM HUP; \
 	$(STEP) "experiments ($(PROFILE), $(CORES) at once), and the book meanwhile" \
 		mtlbook reproduce --profile $(PROFILE) --cores $(CORES); runs=$$?; \
@@ -58,17 +64,21 @@ rerun: $(READY)  ## a random run of every committed result, measured again and c
 	@$(STEP) "random runs of week $(WEEK)" mtlbook rerun --random --seed $(WEEK)
 
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
-	@$(MAKE) --no-print-directory lint notebooks
-	@$(STEP) "book, from nothing" python scripts/build_book.py --clean --at-once $(CORES)
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j 2 $(SYNC) strict notebooks
 	@$(STEP) "tests and docstring examples" $(PYTEST) --doctest-modules tests mtlbook
 
 lint: $(READY)
 	@$(STEP) "ruff check" ruff check .
 	@$(STEP) "ruff format" ruff format --check .
 
+# beside the book they take what it leaves: Sphinx writes its pages one after the other
 notebooks: $(READY)
 	@$(STEP) "notebooks give their committed outputs" \
-		$(PYTEST) --nbval --nbval-current-env notebooks
+		nice -n 5 $(WARM) $(PYTEST) --nbval --nbval-current-env notebooks
+
+strict: $(READY)
+	@$(STEP) "book, from nothing" $(WARM) python scripts/build_book.py --clean --at-once $(CORES)
 
 golden: $(READY)  ## golden trajectories, compared; with the lines of code that they cover
 	@$(STEP) "golden trajectories" python -m coverage run tests/golden.py
@@ -78,7 +88,7 @@ outputs: $(READY)  ## execute the notebooks and store their outputs, after a cha
 	@$(STEP) "outputs of the notebooks" python scripts/refresh_notebooks.py
 
 book: $(READY)  ## the book, with executed cells cached
-	@$(STEP) "book" python scripts/build_book.py --at-once $(CORES)
+	@$(STEP) "book" $(WARM) python scripts/build_book.py --at-once $(CORES)
 
 lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
 	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)

@@ -1,4 +1,4 @@
-"""Pictures that several pages of the book share (matplotlib and seaborn).
+"""Pictures that several pages of the book share (matplotlib).
 
 Every function draws into ``ax`` (the current axes where none is given) and returns it. Colours are
 those of Okabe and Ito, which colour-blind readers can tell apart; sizes are made for a column of
@@ -8,15 +8,17 @@ those of Okabe and Ito, which colour-blind readers can tell apart; sizes are mad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from mtlbook.ledger.statistics import Interval
-from mtlbook.relations import Relation
+
+if TYPE_CHECKING:  # with it would come torch, and a page on results needs none
+    from mtlbook.relations import Relation
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = PALETTE = (
     "#000000",
@@ -136,18 +138,11 @@ def relation_heatmap(
     ax = ax or plt.gca()
     matrix = relation.matrix.detach().cpu().numpy()
     limit = limit or float(np.abs(matrix).max()) or 1.0
-    seaborn.heatmap(
-        matrix,
-        cmap="PuOr_r",
-        vmin=-limit,
-        vmax=limit,
-        square=True,
-        xticklabels=relation.names or False,
-        yticklabels=relation.names or False,
-        cbar_kws={"label": relation.meaning, "shrink": 0.9},
-        ax=ax,
-    )
-    ax.tick_params(axis="y", rotation=0)
+    ax.grid(False)
+    cells = ax.imshow(matrix, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    ax.figure.colorbar(cells, ax=ax, label=relation.meaning, shrink=0.9).outline.set_visible(False)
+    ax.spines[:].set_visible(False)
+    _name_cells(ax, relation.names, *matrix.shape)
     return ax
 
 
@@ -183,10 +178,7 @@ def forest(
         colour = colours.get(label, BLUE)
         if label in values:
             dots = list(values[label])
-            # stripplot would draw from numpy's global generator, even without jitter
-            seaborn.scatterplot(
-                x=dots, y=[row - 0.22] * len(dots), s=16, color=colour, alpha=0.35, lw=0, ax=ax
-            )
+            ax.scatter(dots, [row - 0.22] * len(dots), s=16, color=colour, alpha=0.35, lw=0)
         ax.plot([ours.low, ours.high], [row, row], color=colour, lw=3, solid_capstyle="butt")
         ax.plot(ours.mean, row, "o", color=colour, ms=8)
         if label in printed:

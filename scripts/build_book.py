@@ -42,7 +42,8 @@ from mtlbook.documents import read_yaml
 from mtlbook.ledger.chain import chains
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.page import page as ledger_page
-from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
+from mtlbook.workflow.kernel import OwnKernel
+from mtlbook.workflow.surroundings import environment, of_kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"

@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
+from mtlbook.workflow.kernel import OwnKernel
+from mtlbook.workflow.surroundings import environment, of_kernel
 
 ROOT = Path(__file__).resolve().parents[1]
 

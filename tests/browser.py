@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
 
@@ -41,6 +42,12 @@ class Browser:
     def js(self, script: str, *arguments):
         """The value that a script returns."""
         return self._call("POST", "/execute/sync", script=script, args=list(arguments))
+
+    def until(self, script: str, seconds: float = 60) -> None:
+        """Wait until a script returns true: a busy machine shows a change when it has time."""
+        end = time.monotonic() + seconds
+        while not self.js(script):
+            assert time.monotonic() < end, f"waited in vain: {script}"
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other, as a person does."""

@@ -12,7 +12,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# Files that take long, the longest first: none begins when all others have ended.
+LONGEST = """
+    workflow paper_profile golden elsewhere attached comparison cli study ledger_page kills
+    experiments_tnrdmtl fair export printed project
+""".split()
+
+
 def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         marker = item.get_closest_marker("posix")
         if marker is not None and sys.platform == "win32":

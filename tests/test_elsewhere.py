@@ -109,15 +109,27 @@ def test_tests_that_cannot_run_on_windows_say_so(path):
                 assert any("mark.posix" in ast.unparse(d) for d in node.decorator_list), node.name
 
 
+def collected(mark=None, file="test_any.py"):
+    item = SimpleNamespace(added=[], get_closest_marker=lambda name: mark, path=Path(file))
+    item.add_marker = item.added.append
+    return item
+
+
+def test_files_that_take_long_begin_first():
+    import conftest
+
+    names = [f"test_{name}.py" for name in conftest.LONGEST]
+    assert [name for name in names if not (ROOT / "tests" / name).is_file()] == []
+    items = [collected(file=file) for file in ("test_any.py", names[-1], "statistics.py", names[0])]
+    conftest.pytest_collection_modifyitems(items)
+    found = [item.path.name for item in items]
+    assert found == [names[0], names[-1], "test_any.py", "statistics.py"]
+
+
 def test_marked_tests_are_skipped_on_windows(monkeypatch):
     import conftest
 
-    def collected(mark):
-        item = SimpleNamespace(added=[], get_closest_marker=lambda name: mark)
-        item.add_marker = item.added.append
-        return item
-
-    items = collected(pytest.mark.posix("no signals").mark), collected(None)
+    items = [collected(pytest.mark.posix("no signals").mark), collected(None)]
     conftest.pytest_collection_modifyitems(items)
     assert not items[0].added or sys.platform == "win32"
     monkeypatch.setattr(sys, "platform", "win32")

@@ -398,8 +398,7 @@ def test_filters(known, ledger):
     ledger.open(there)  # the address keeps the choice
     assert ledger.js(SHOWN) == expected
     ledger.click("button[type=reset]")
-    ledger.js("return new Promise(done => setTimeout(done, 50))")
-    assert len(ledger.js(SHOWN)) == len(known["claims"])
+    ledger.until(f"{SHOWN}.length == {len(known['claims'])}")
     assert ledger.errors() == []
 
 
@@ -509,8 +508,7 @@ def test_matrices_lead_to_rows(ledger):
     visible = "return [...document.querySelectorAll('[data-matrix]')].filter(m => m.offsetParent)"
     assert set(ledger.js(f"{visible}.map(m => m.dataset.paper)")) == {"mrn"}
     ledger.click("[data-paper=mrn] td a")
-    ledger.js("return new Promise(done => setTimeout(done, 50))")
-    assert ledger.js(FOCUS) == "mrn.table1.mrn-over-stl-5"
+    ledger.until(f"{FOCUS} == 'mrn.table1.mrn-over-stl-5'")
 
 
 def test_on_a_phone_the_number_comes_first_and_nothing_runs_over(ledger):

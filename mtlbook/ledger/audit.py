@@ -14,7 +14,7 @@ from mtlbook.ledger.currency import stale
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.ledger.rules import Judgement, Printed, PrintRule
-from mtlbook.ledger.verdicts import correct, judge, two_way
+from mtlbook.ledger.verdicts import correct, judge, over_images, two_way
 
 # What a committed verdict fixes; the rest of a row can be computed from it and the results.
 COMMITTED = "claim rule asked_by verdict ours low high n p holm tier experiment".split()
@@ -153,19 +153,20 @@ def mismatches(rows: Sequence[dict], path: str | os.PathLike) -> list[str]:
 def _row(
     of_paper: Claims, claim: Claim, printed: Printed, results: dict, reasons: dict
 ) -> dict[str, Any]:
-    judgement, result = Judgement("not attempted", "no result yet"), None
+    judgement, result, wide = Judgement("not attempted", "no result yet"), None, None
     experiment = claim.experiments[0] if claim.experiments else ""
     if isinstance(claim.rule, PrintRule):
         judgement = claim.rule.judge(None, printed)
     for name in claim.experiments:
         if name in results:
-            found = judge(claim, printed, results[name])
+            of_images = over_images(claim.rule, results[name])
+            found = judge(claim, printed, results[name], of_images)
             if found.n > 0 or result is None:
-                judgement, experiment, result = found, name, results[name]
+                judgement, experiment, result, wide = found, name, results[name], of_images
             if found.n > 0:
                 break
     stand_in = result.data.get("stand_in_for") if result else None
-    wide = two_way(claim, result) if result else None
+    crossed = two_way(claim, result, wide) if result else None
     return {
         "claim": claim.id,
         "paper": of_paper.paper,
@@ -181,7 +182,7 @@ def _row(
         "high": judgement.high,
         "n": judgement.n,
         "p": judgement.p,
-        "two_way": wide and [wide.low, wide.high],
+        "two_way": crossed and [crossed.low, crossed.high],
         "rule": claim.rule.text(printed),
         "verdict": judgement.verdict,
         "why": judgement.why,

@@ -55,12 +55,10 @@ def scores(result: Result, arm: str) -> dict[int, np.ndarray]:
     dict of int to array, shape ``(N,)``
         By repeat; NaN for the images that it does not test. Shapes may differ.
     """
-    curves = dict(_flat(result.curves))
+    curves, head = dict(_flat(result.curves)), f"right/{arm}/"
     found = {}
     for name, text in curves.items():
-        kind, _, rest = name.partition("/")
-        of, _, repeat = rest.rpartition("/")
-        if kind == "right" and of == arm:
+        if name.startswith(head) and "/" not in (repeat := name.removeprefix(head)):
             packed = np.frombuffer(bytes.fromhex(curves[f"tested/{repeat}"]), dtype=np.uint8)
             of_images = np.full(8 * len(packed), np.nan)
             right = _NUMBERS[np.frombuffer(text.encode("latin-1"), dtype=np.uint8)]

@@ -70,6 +70,7 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     device: str = field(default="cpu", repr=False)
     _started: tuple[datetime, float] | None = field(default=None, repr=False, compare=False)
+    _found: tuple[list, dict] = field(default=([], {}), init=False, repr=False, compare=False)
 
     @classmethod
     def begin(
@@ -186,14 +187,26 @@ class Result:
         counted from 0.
         """
         name, task = _of_task(metric)
-        found = {}
-        for r in self.records:
-            if r["arm"] == arm and r["metric"] == name and r.get("step") == step:
-                if task is None:
-                    found[r["repeat"]] = r["value"]
-                elif task < len(r.get("per_task", ())):
-                    found[r["repeat"]] = r["per_task"][task]
-        return found
+        records = self._by_name().get((arm, name, step), ())
+        if task is None:
+            return {r["repeat"]: r["value"] for r in records}
+        return {
+            r["repeat"]: r["per_task"][task] for r in records if task < len(r.get("per_task", ()))
+        }
+
+    def per_task(self, arm: str, metric: str) -> dict[int, list[float]]:
+        """Return ``{repeat: one value a task}`` of one arm and metric, where they are stored."""
+        records = self._by_name().get((arm, metric, None), ())
+        return {r["repeat"]: r["per_task"] for r in records if "per_task" in r}
+
+    def _by_name(self) -> dict[tuple, list[dict]]:
+        """Records by arm, metric and step: an audit asks some thousand times for a few of them."""
+        if self._found[0] != self.records:  # quick while they are the same objects
+            groups: dict[tuple, list[dict]] = {}
+            for r in self.records:
+                groups.setdefault((r["arm"], r["metric"], r.get("step")), []).append(r)
+            self._found = (list(self.records), groups)
+        return self._found[1]
 
     def save(self, path: str | os.PathLike) -> Path:
         """Stamp the provenance and write the file so that it exists complete or not at all."""
@@ -330,14 +343,14 @@ def _problem(content: Any) -> str | None:
             continue
         if not isinstance(content.get(name), kind):
             return f"{name}: expected {kind.__name__}, got {type(content.get(name)).__name__}"
+    kinds = {"arm": {str}, "metric": {str}, "repeat": {int}, "value": {int, float}}
     for i, record in enumerate(content["records"]):
         if not isinstance(record, dict):
             return f"records[{i}]: expected an object, got {type(record).__name__}"
-        kinds = {"arm": str, "metric": str, "repeat": int, "value": int | float}
-        for name, kind in kinds.items():
-            if not isinstance(record.get(name), kind) or isinstance(record[name], bool):
+        for name, of in kinds.items():
+            if type(record.get(name)) not in of:  # of JSON; a bool is no number
                 return f"records[{i}].{name}: missing or of the wrong type"
         per_task = record.get("per_task", [])
-        if not isinstance(per_task, list) or not all(map(_is_number, per_task)):
+        if not isinstance(per_task, list) or not {int, float}.issuperset(map(type, per_task)):
             return f"records[{i}].per_task: expected a list of numbers"
     return None

@@ -23,6 +23,7 @@ from mtlbook.ledger.rules import (
     DifferenceRule,
     Judgement,
     Printed,
+    Rule,
     SpreadRule,
     ValueRule,
 )
@@ -33,7 +34,9 @@ _OF_SIGN = ("direction", "opposite", "yes", "no")
 LEVEL = 0.05
 
 
-def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
+def judge(
+    claim: Claim, printed: Printed, result: Result, wide: Interval | None = None
+) -> Judgement:
     """Judge a claim by one result.
 
     Parameters
@@ -42,6 +45,8 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
     printed : Printed
         What the paper prints, as `claim.resolve_printed` returns it.
     result : Result
+    wide : Interval, optional
+        `over_images` of the claim's rule, where it is known already.
 
     Returns
     -------
@@ -57,7 +62,7 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
     if incomparable is not None and isinstance(rule, DifferenceRule) and claim.asked_by == "paper":
         # the sign is left: neither the printed size nor the margin around it means anything here
         rule, printed = rule.model_copy(update={"margin": None}), Printed()
-    wide = over_images(rule, result) if isinstance(rule, DifferenceRule) else None
+    wide = wide or over_images(rule, result)
     judgement = rule.judge(result.values, printed, *([wide] if wide else []))
     if judgement.n == 0:
         return judgement
@@ -79,35 +84,36 @@ def judge(claim: Claim, printed: Printed, result: Result) -> Judgement:
     return judgement
 
 
-def over_images(rule: DifferenceRule, result: Result) -> Interval | None:
+def over_images(rule: Rule, result: Result) -> Interval | None:
     """Interval of a difference over repeats *and* images, where those of every repeat are kept."""
-    if rule.metric != images.METRIC:
+    if not isinstance(rule, DifferenceRule) or rule.metric != images.METRIC:
         return None
     found = images.differences(result, rule.arm, rule.reference)
     return None if found is None or len(found) < MINIMUM_REPEATS else two_way_interval(found)
 
 
-def two_way(claim: Claim, result: Result) -> Interval | None:
+def two_way(claim: Claim, result: Result, wide: Interval | None = None) -> Interval | None:
     """Interval of a difference over repeats *and* tasks, where the scores of tasks are stored.
 
     The interval of a verdict is conditional on the tasks (domains, alphabets) that were measured;
     this one takes them for a sample, too, and is shown beside it. None where images are kept: they
-    are the sample then, and the verdict's own interval is over both.
+    are the sample then, and the interval of the verdict is over both: `wide`, if it is known.
     """
     rule = claim.rule
-    if not isinstance(rule, DifferenceRule) or over_images(rule, result):
+    if not isinstance(rule, DifferenceRule) or wide or over_images(rule, result):
         return None
-    scores: dict[str, dict[int, list[float]]] = {rule.arm: {}, rule.reference: {}}
-    for record in result.records:
-        if record["arm"] in scores and record["metric"] == rule.metric and "step" not in record:
-            of_tasks = record.get("per_task")
-            if not of_tasks or not math.isclose(np.mean(of_tasks), record["value"], rel_tol=1e-6):
+    of_arms = []
+    for name in (rule.arm, rule.reference):
+        means, scores = result.values(name, rule.metric), result.per_task(name, rule.metric)
+        for repeat, mean in means.items():
+            of_tasks = scores.get(repeat)
+            if not of_tasks or not math.isclose(np.mean(of_tasks), mean, rel_tol=1e-6):
                 return None
-            scores[record["arm"]][record["repeat"]] = of_tasks
-    repeats = sorted(set(scores[rule.arm]) & set(scores[rule.reference]))
-    if len(repeats) < MINIMUM_REPEATS or len(scores[rule.arm][repeats[0]]) < 2:
+        of_arms.append(scores)
+    repeats = sorted(set.intersection(*map(set, of_arms)))
+    if len(repeats) < MINIMUM_REPEATS or len(of_arms[0][repeats[0]]) < 2:
         return None
-    arm, reference = (np.array([of[r] for r in repeats]) for of in scores.values())
+    arm, reference = (np.array([of[r] for r in repeats]) for of in of_arms)
     return two_way_interval(arm - reference)
 
 

@@ -15,7 +15,7 @@ from mtlbook.ledger.currency import stale
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.workflow.catalogue import Run, literal
-from mtlbook.workflow.surroundings import OwnKernel, environment, of_kernel
+from mtlbook.workflow.surroundings import environment, of_kernel
 
 
 class RunError(RuntimeError):
@@ -108,6 +108,8 @@ def execute_run(run: Run, root: Path) -> None:
         notebook lies beside it as ``<run>.failed.ipynb``.
     """
     import papermill
+
+    from mtlbook.workflow.kernel import OwnKernel
 
     run.folder.mkdir(parents=True, exist_ok=True)
     run.failed.unlink(missing_ok=True)

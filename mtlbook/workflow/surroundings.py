@@ -7,22 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from traitlets import default
-
 from mtlbook.ledger import repository
 
 # Paths that may be given relative to the folder in which the user calls.
 FOLDERS = ("MTLBOOK_DATA", "MTLBOOK_MIRROR", "MTLBOOK_ROOT", "MTLBOOK_RUNS")
-
-
-class OwnKernel(AsyncKernelManager):
-    """The kernel of this interpreter, whatever else is installed under the name ``python3``."""
-
-    @default("kernel_spec_manager")
-    def _no_folder_is_searched(self) -> KernelSpecManager:
-        return KernelSpecManager(kernel_dirs=[])
 
 
 @contextlib.contextmanager
