@@ -1,4 +1,4 @@
-"""Pictures that several pages of the book share (matplotlib).
+"""Pictures that several pages of the book share (matplotlib and seaborn).
 
 Every function draws into ``ax`` (the current axes where none is given) and returns it. Colours are
 those of Okabe and Ito, which colour-blind readers can tell apart; sizes are made for a column of
@@ -135,14 +135,23 @@ def relation_heatmap(
         Colours run from ``-limit`` to ``limit``; by default the largest entry.
     ax : Axes, optional
     """
+    import seaborn  # where it is used: it takes seconds, and most pages need none
+
     ax = ax or plt.gca()
     matrix = relation.matrix.detach().cpu().numpy()
     limit = limit or float(np.abs(matrix).max()) or 1.0
-    ax.grid(False)
-    cells = ax.imshow(matrix, cmap="PuOr_r", vmin=-limit, vmax=limit)
-    ax.figure.colorbar(cells, ax=ax, label=relation.meaning, shrink=0.9).outline.set_visible(False)
-    ax.spines[:].set_visible(False)
-    _name_cells(ax, relation.names, *matrix.shape)
+    seaborn.heatmap(
+        matrix,
+        cmap="PuOr_r",
+        vmin=-limit,
+        vmax=limit,
+        square=True,
+        xticklabels=relation.names or False,
+        yticklabels=relation.names or False,
+        cbar_kws={"label": relation.meaning, "shrink": 0.9},
+        ax=ax,
+    )
+    ax.tick_params(axis="y", rotation=0)
     return ax
 
 

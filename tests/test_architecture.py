@@ -78,7 +78,7 @@ def test_the_core_needs_torch_and_numpy_alone():
     code = """
 import sys
 
-optional = "matplotlib pydantic yaml papermill snakemake sklearn mlxtend torchvision pandas"
+optional = "matplotlib seaborn pydantic yaml papermill snakemake sklearn mlxtend torchvision pandas"
 for name in optional.split():
     sys.modules[name] = None
 import mtlbook.experiments.tnrdmtl, mtlbook.training, mtlbook.methods, mtlbook.cli, mtlbook.datasets

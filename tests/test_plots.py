@@ -21,9 +21,9 @@ def ax():
 def test_heatmap_shows_every_entry_with_its_names(ax):
     matrix = torch.tensor([[1.0, 0.5], [-0.25, 1.0]])
     plots.relation_heatmap(Relation(matrix, "correlation", ("a", "b")), ax=ax)
-    (picture,) = ax.images
-    assert np.array_equal(picture.get_array(), matrix.numpy())
-    assert picture.get_clim() == (-1, 1)
+    (mesh, *_) = ax.collections
+    assert np.array_equal(np.asarray(mesh.get_array()).reshape(2, 2), matrix.numpy())
+    assert mesh.get_clim() == (-1, 1)
     for axis in (ax.get_xticklabels(), ax.get_yticklabels()):
         assert [label.get_text() for label in axis] == ["a", "b"]
 
