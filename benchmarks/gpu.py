@@ -78,7 +78,9 @@ def _driver() -> str | None:
 
 def tests(seconds: float) -> dict[str, Any]:
     """The tests that need a device, in a process of their own: how many passed, what was said."""
-    files = [p for p in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in p.read_text("utf-8")]
+    files = [
+        p for p in (ROOT / "tests").glob("test_*.py") if "mark.gpu" in p.read_text(encoding="utf-8")
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:

@@ -38,6 +38,8 @@ def root() -> Path:
 def _seeded():
     torch.manual_seed(0)
     numpy.random.seed(0)
+    # torch.compile turns it off for the whole process, and tests share theirs
+    torch.distributions.Distribution.set_default_validate_args(True)
 
 
 @pytest.fixture(scope="session")

@@ -271,7 +271,8 @@ def test_the_page_of_the_real_ledger_is_taken_in_at_a_glance(root):
     assert max(map(len, lines)) <= 80
     assert [sum(1 for line in lines if line.startswith(p.paper.upper())) for p in page.papers] == [
         1
-    ] * 5
+    ] * len(page.papers)
+    assert len(page.papers) >= 5
     ran = [row for row in rows if row["n"] and row["kind"] != "cell" and row["experiment"]]
     assert sum(len(p.same) for p in page.papers) == len(ran)
     assert not any(p.changed or p.elsewhere for p in page.papers)
