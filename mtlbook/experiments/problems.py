@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -19,6 +19,11 @@ from mtlbook.experiments.mrn_splits import in_span, with_codings, with_harmful_t
 from mtlbook.tasks import Task, TaskSet
 
 WITHIN = 0.95  # correlation of two tasks of one group
+
+
+def _halves(tasks: int) -> list[int]:
+    """Two groups of equal size."""
+    return [2 * t // tasks for t in range(tasks)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Teacher:
     @property
     def groups(self) -> list[int]:
         """Of each task the number of its group."""
-        return [2 * t // self.tasks for t in range(self.tasks)]
+        return _halves(self.tasks)
 
     def correlation(self) -> Tensor:
         """S, shape ``(T, T)``."""
@@ -94,11 +99,8 @@ class Teacher:
 
 
 def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
-    tasks = [
-        Task(task.name, task.inputs, task.targets - m, loss="mse")
-        for task, m in zip(part, mean, strict=True)
-    ]
-    return TaskSet(part.name, tasks, licence=part.licence)
+    moved = (replace(task, targets=task.targets - m) for task, m in zip(part, mean, strict=True))
+    return replace(part, tasks=tuple(moved))
 
 
 ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -166,10 +168,6 @@ class Real:
         if tasks.shared_inputs:
             rows = {name: of * len(tasks) for name, of in rows.items()}
         return {name: tasks.select(of) for name, of in rows.items()}
-
-
-def _halves(tasks: int) -> list[int]:
-    return [2 * t // tasks for t in range(tasks)]
 
 
 def _last_apart(tasks: int) -> list[int]:

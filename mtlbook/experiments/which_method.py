@@ -91,7 +91,7 @@ LEFT_OUT = {
     "mtal": "it pairs kernels of convolutions",
     "upgrad": "TorchJD wants two more packages for it",
 }
-_A_PASS_A_TASK = ("uniform", "srdml", "pcgrad", "mgda")
+_A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"])
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
 
 
@@ -158,7 +158,7 @@ def recovery(found: Relation, groups: Sequence[int]) -> float:
     The area under the ROC curve of all pairs: 50 says nothing, 100 all. The scale of a relation
     does not matter, nor what its numbers mean, as long as closer tasks have larger ones.
     """
-    from scipy.stats import rankdata  # of the extras
+    from sklearn.metrics import roc_auc_score  # of the extras
 
     matrix = found.matrix
     found = found.normalised() if bool((matrix.diagonal() > 0).all()) else found
@@ -166,12 +166,9 @@ def recovery(found: Relation, groups: Sequence[int]) -> float:
     i, j = torch.triu_indices(len(groups), len(groups), 1)
     group = torch.tensor(groups)
     within = (group[i] == group[j]).numpy()
-    count = int(within.sum())
-    others = len(within) - count
-    if not count or not others:
+    if within.all() or not within.any():
         raise ValueError(f"groups: expected pairs within and across some, got {list(groups)}")
-    ranks = rankdata(of_pairs)[within].sum()
-    return float(100 * (ranks - count * (count + 1) / 2) / (count * others))
+    return float(100 * roc_auc_score(within, of_pairs))
 
 
 def groups_of(problem: str, tasks: int) -> Sequence[int] | None:
