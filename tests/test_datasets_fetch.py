@@ -8,7 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -244,6 +247,26 @@ def test_what_killed_processes_left_is_removed_by_the_next_fetch(one, server, fo
     server.put(URL, BODY)
     datasets.fetch("school")
     assert files(folder) == ["school.npz", "school.npz.content_sha256"]
+
+
+def test_one_process_at_a_time_and_the_lock_goes_too(tmp_path, monkeypatch):
+    """Threads have locks of their own; what is removed while others wait for it splits none."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no folder for temporary files"))
+    (tmp_path / "cache").mkdir()
+    inside, most = [], []
+
+    def work(number):
+        for _ in range(4):
+            with workplace.of(tmp_path / "cache", f"set{number}"):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.002)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == [1] * 16
+    assert [path.name for path in tmp_path.rglob("*")] == ["cache"]
 
 
 # ---------------------------------------------------------------- the commands that messages name
