@@ -456,6 +456,11 @@ def test_record_merges_runs(project, capsys):
     assert cli.main(["record", "--from", "runs/laptop", "--only", "huge"]) == 2
 
 
+def test_record_without_runs_says_so(project, capsys):
+    assert cli.main(["record", "--from", "runs/laptop"]) == 2
+    assert "no finished runs of any experiment" in capsys.readouterr().err
+
+
 @pytest.mark.posix("links need a privilege")
 def test_record_refuses_strangers_and_places_outside(project, capsys):
     save(project / "runs/laptop/tiny/all.json", gain=1.0)
