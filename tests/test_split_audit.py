@@ -218,6 +218,16 @@ def test_command(folder, capsys):
     assert row["overlap"] == 1 and row["findings"] == ["samples in both lists: 1"]
 
 
+def test_lists_of_other_names_are_not_passed_over_without_a_word(folder, capsys):
+    cli.main(["audit-split", str(folder)])
+    assert capsys.readouterr().err == ""
+    for name in ("train.txt", "Test_10.TXT", "training.md"):
+        (folder / "art" / name).write_text("a.jpg 0\n")
+    cli.main(["audit-split", str(folder)])
+    told = capsys.readouterr().err
+    assert "not read:" in told and "Test_10.TXT and 1 more; expected the names train_" in told
+
+
 def test_command_says_what_it_takes(folder, capsys):
     assert cli.main(["audit-split", "office"]) == 2
     assert "LISTS: expected office_caltech10, a folder, or" in capsys.readouterr().err

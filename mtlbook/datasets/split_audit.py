@@ -23,6 +23,7 @@ from mtlbook.datasets.registry import entry
 Item = tuple[Hashable, Hashable]  # what names a sample, and its label
 Lists = Mapping[float, tuple[Sequence[Item], Sequence[Item]]]  # percent -> train, test
 NAMED = re.compile(r"(train|test)_(\d+(?:\.\d+)?)\.txt")
+LIKE_IT = re.compile(r"(train|test).*\.(txt|lst|csv)", re.IGNORECASE)
 LINE = re.compile(r"(.*\S)\s+(-?\d{1,18})")
 ROOTED = re.compile(r"/|[A-Za-z]:/")
 
@@ -283,6 +284,15 @@ def read_folder(folder: Path) -> dict[str, Lists]:
     if not lists:
         raise ValueError(f"{folder}: expected <task>/train_<percent>.txt and test_<percent>.txt")
     return lists
+
+
+def unread(folder: Path) -> list[Path]:
+    """Files of a folder that look like lists, and have names that `read_folder` passes over."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if LIKE_IT.fullmatch(path.name) and not NAMED.fullmatch(path.name)
+    ]
 
 
 def _pairs(folder: Path, paths: Sequence[Path], task: str) -> Lists:
