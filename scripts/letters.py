@@ -1,4 +1,4 @@
-"""One letter, one meaning: `data/symbols.yaml` against the formulas of the chapters.
+"""One letter, one meaning: `book/symbols.yaml` against the formulas of the chapters.
 
 The table lists every letter of the mathematics once. A letter with `only` belongs to these
 chapters. Besides, a chapter declares letters that are its own. The box "Letters in this chapter"
@@ -27,15 +27,20 @@ from mtlbook.documents import read_yaml
 from mtlbook.ledger.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "data" / "symbols.yaml"
+TABLE = ROOT / "book" / "symbols.yaml"
 CHAPTERS = ("foundations", "methods")
 GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
     "pi rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi "
     "Pi Sigma Upsilon Phi Psi Omega ell"
 ).split()
-WORDS = r"\\(?:text|mathrm|operatorname|texttt|begin|end|label)(?![A-Za-z])\s*(?:\{[^{}]*\}|[A-Za-z])"
-NO_LETTERS = r"(?<=\})_F|\be(?=\^)|\b[oO](?=\s*(?:\\bigl\s*)?\()|\\math(?:bf|bb)\s*\{?[A-Za-z1]\}?"
+WORDS = (
+    r"\\(?:text|mathrm|operatorname|texttt|begin|end|label)(?![A-Za-z])\s*(?:\{[^{}]*\}|[A-Za-z])"
+)
+NO_LETTERS = (
+    r"\\ell_(?:\{[^{}]*\}|\\infty|\w)|(?<=[}|])_F|\be(?=\^)|\b[oO](?=\s*(?:\\bigl\s*)?\()"
+    r"|\\math(?:bf|bb)\s*\{?[A-Za-z1]\}?"
+)
 FORMULA = r"\$\$.*?\$\$|(?<![\\`$])\$(?!\$)(?:[^$\n]|\n(?!\n))+?\$(?!\$)"
 BOX = re.compile(r"^:::\{admonition\} Letters in this chapter\n.*?^:::$", re.DOTALL | re.MULTILINE)
 CELL = re.compile(
@@ -57,7 +62,9 @@ def letters(formula: str) -> set[str]:
 
 def formulas(text: str) -> Iterator[str]:
     """The formulas of a chapter: of its text, of captions and of what cells write into figures."""
-    text = BOX.sub("", re.sub(r"^`{3,}python\n.*?^`{3,}$", "", text, flags=re.DOTALL | re.MULTILINE))
+    text = BOX.sub(
+        "", re.sub(r"^`{3,}python\n.*?^`{3,}$", "", text, flags=re.DOTALL | re.MULTILINE)
+    )
     for match in CELL.finditer(text):
         yield from re.findall(FORMULA, match["head"] or "", re.DOTALL)
         for node in ast.walk(ast.parse(match["code"])):
@@ -81,7 +88,7 @@ def chapters(book: Path) -> dict[str, str]:
 
 def used(text: str, quoted: list[str]) -> set[str]:
     """All letters of a chapter's formulas, but for formulas quoted in somebody's own letters."""
-    return set().union(*(letters(f) for f in formulas(text) if f.strip("$ ") not in quoted))
+    return set().union(*(letters(f) for f in formulas(text) if f.strip("$ \n") not in quoted))
 
 
 def rows(name: str, text: str, table: dict) -> tuple[list[dict], list[dict]]:
@@ -113,23 +120,26 @@ def notation(table: dict) -> str:
     lines = ["| symbol | meaning | in `mtlbook` |", "|---|---|---|"]
     for row in table["symbols"]:
         lines.append(f"| {row['tex']} | {row['meaning']} | {row.get('code', '')} |")
-    return "\n".join(lines) + "\n"
+    return "\n" + "\n".join(lines) + "\n\n"
 
 
 def problems(texts: dict[str, str], table: dict, page: str | None = None) -> Iterator[str]:
     """What is wrong, one sentence each."""
     listed = Counter(letter for row in table["symbols"] for letter in row["letters"])
     yield from (f"{letter}: in the table {n} times" for letter, n in listed.items() if n > 1)
+    quoted = {n: (table["chapters"].get(n) or {}).get("quoted", []) for n in texts}
+    everywhere = set().union(*(used(text, quoted[name]) for name, text in texts.items()))
+    for letter in sorted(set(listed) - everywhere):
+        yield f"{letter}: in the table, and no chapter uses it"
     for name in sorted(set(table["chapters"]) - set(texts)):
         yield f"{name}: letters of a chapter that is not there"
     for name, text in texts.items():
-        declared = table["chapters"].get(name) or {}
-        common, own = rows(name, text, table)
+        _, own = rows(name, text, table)
         of_book = {
             x for row in table["symbols"] if name in row.get("only", [name]) for x in row["letters"]
         }
         of_chapter = Counter(letter for row in own for letter in row["letters"])
-        there = used(text, declared.get("quoted", []))
+        there = used(text, quoted[name])
         for letter in sorted(there - of_book - set(of_chapter)):
             yield f"{name}: {letter} is neither in the table nor a letter of the chapter"
         for letter, n in of_chapter.items():
@@ -139,8 +149,8 @@ def problems(texts: dict[str, str], table: dict, page: str | None = None) -> Ite
                 yield f"{name}: {letter} has another meaning in the table"
             if letter not in there:
                 yield f"{name}: {letter} is declared and not used"
-        for formula in declared.get("quoted", []):
-            if formula not in (f.strip("$ ") for f in formulas(text)):
+        for formula in quoted[name]:
+            if formula not in (f.strip("$ \n") for f in formulas(text)):
                 yield f"{name}: quotes {formula}, which is not there"
         if (match := BOX.search(text)) is None:
             yield f"{name}: has no box of letters"

@@ -258,6 +258,8 @@ print("{0} ran")"""
     (tmp_path / "plain.md").write_text("# No cells")
     sources.append(tmp_path / "plain.md")
     assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
+    ran = builder.seconds(tmp_path, tmp_path / "cache")
+    assert sorted(ran) == ["one", "two"] and all(0 < seconds < 60 for seconds in ran.values())
     for name in "ab":
         (tmp_path / name).unlink()
     assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
