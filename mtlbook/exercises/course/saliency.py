@@ -37,7 +37,7 @@ def on_a_batch(f):
     Two tasks may differ by +1 on one sample and by -1 on another.
     """
     s = randn(4, 6, 3)
-    close(f(s), pairwise_distances(g), "the distances")
+    close(f(s), pairwise_distances(s), "the distances")
 
 
 # ---------------------------------------------------------------------------- through a sigmoid
@@ -120,9 +120,7 @@ def of_any_place(f):
     Differentiate the saliency once more by the chain rule. On which sides does V stand?
     """
     hidden, out, bias, a = randn(6, 4), randn(6, seed=1), randn(6, seed=3), randn(4, seed=2)
-    expected = torch.autograd.functional.hessian(
-        lambda x: out @ torch.tanh(hidden @ x + bias), a
-    )
+    expected = torch.autograd.functional.hessian(lambda x: out @ torch.tanh(hidden @ x + bias), a)
     close(f(hidden, out, bias, a), expected, "the Hessian")
 
 
@@ -155,7 +153,7 @@ EXERCISES = (
             ),
             Mistake(
                 "A mean over the batch is B times smaller than the sum.",
-                lambda s: pairwise_distances(g) / s.shape[1],
+                lambda s: pairwise_distances(s) / s.shape[1],
             ),
         ),
     ),
@@ -201,7 +199,7 @@ EXERCISES = (
         "Who hears of the regulariser?",
         DERIVE,
         signature="slope_of_saliency(hidden, out, bias, a)",
-        shapes="V (m, d), v (m,), beta (m,), a (d,): f(a) = <v, tanh(V a + beta)> -> Hessian (d, d)",
+        shapes="V (m, d), v (m,), beta (m,), a (d,): f(a) = <v, tanh(V a + beta)> -> its Hessian",
         checks=(of_a_straight_place, of_any_place),
         mistakes=(
             Mistake(
