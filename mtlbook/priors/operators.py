@@ -21,8 +21,7 @@ class LowRankPlusDiagonal:
     ----------
     basis : Tensor U, shape ``(d, r)``
         Orthonormal columns; a column of zeros is allowed where its value is 0.
-    values : Tensor s, shape ``(r,)``, non-negative
-        The diagonal of :math:`S^2`.
+    values : Tensor s, the diagonal of :math:`S^2`, shape ``(r,)``, non-negative
     eps : Tensor, scalar, non-negative
     size : int, optional
         Dimension of the space of which ``basis`` holds coordinates in a subspace, orthonormal ones;
