@@ -18,9 +18,9 @@ class TensorNormal(Distribution):
 
     Derived in the book: :eq:`tensor-normal-construction`, :eq:`tensor-normal-density`.
 
-    .. math:: p(X) = (2 \pi)^{-D/2} \prod_k |\Sigma_k|^{-D / (2 D_k)}
-              \exp \bigl( -\tfrac12 \| (X - M) \times_1 L_1^{-1} \dots \times_N L_N^{-1} \|^2
-              \bigr), \qquad \Sigma_k = L_k L_k^\top
+    .. math:: p(X) &= (2 \pi)^{-D/2} \prod_k |\Sigma_k|^{-D / (2 D_k)} \; e^{-Q / 2}, \\
+              Q &= \| (X - M) \times_1 L_1^{-1} \dots \times_N L_N^{-1} \|^2,
+              \qquad \Sigma_k = L_k L_k^\top
 
     Parameters
     ----------
