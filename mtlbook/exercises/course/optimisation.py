@@ -23,7 +23,7 @@ exercise = partial(Exercise, chapter="foundations/optimisation")
 
 
 def one_task(f):
-    """Of one task it is the length of X^T y / n
+    """Of one task it is the length of A^T y / n, A its inputs
 
     Which gradient decides whether zero is a minimiser, and what is it at zero?
     """
