@@ -200,7 +200,7 @@ def alignment(w: Tensor) -> Tensor:
 
 
 def singular_value_threshold(matrix: Tensor, threshold: float | Tensor) -> Tensor:
-    r"""Proximal map of ``threshold * ||.||_*``: :math:`U \max(\Sigma - \tau, 0) V^T`.
+    r"""Proximal map of ``threshold * ||.||_*``: :math:`U \max(S - \tau, 0) V^T`.
 
     Derived in the book: :eq:`eq-svt`.
 

@@ -86,7 +86,7 @@ def exact(x: Tensor) -> AbstractContextManager:
 
 
 def mode_product(x: Tensor, matrix: Tensor, mode: int) -> Tensor:
-    r"""Mode product :math:`x \times_{mode} M`: every mode-``mode`` fibre of ``x`` times ``M``.
+    r"""Mode product :math:`x \times_{mode} L`: every mode-``mode`` fibre of ``x`` times ``L``.
 
     Derived in the book: :eq:`eq-mode-product`, :eq:`eq-mode-product-unfolded`.
 

@@ -258,6 +258,8 @@ print("{0} ran")"""
     (tmp_path / "plain.md").write_text("# No cells")
     sources.append(tmp_path / "plain.md")
     assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
+    ran = builder.seconds(tmp_path, tmp_path / "cache")
+    assert sorted(ran) == ["one", "two"] and all(0 < seconds < 60 for seconds in ran.values())
     for name in "ab":
         (tmp_path / name).unlink()
     assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
@@ -410,6 +412,11 @@ class TestBuiltBook:
         labels = re.findall(r"^\$\$ \(([\w:.-]+)\)$", chapter, re.MULTILINE)
         assert labels
         assert [label for label in labels if f'id="equation-{label.lower()}"' not in page] == []
+        parts = [part for part in yaml.safe_load(TOC.read_text())["parts"] if part.get("numbered")]
+        files = [chapter["file"] for part in parts for chapter in part["chapters"]]
+        chapter = files.index("foundations/trace-norm") + 1
+        numbers = re.findall(r'class="eqno">\(([\d.]+)\)', page)
+        assert numbers == [f"{chapter}.{n}" for n in range(1, len(labels) + 1)]
 
     def test_api_page_documents_the_package(self):
         page = (HTML / "api.html").read_text()

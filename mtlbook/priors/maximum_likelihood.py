@@ -41,8 +41,8 @@ def mode_covariance(
 
     Derived in the book: :eq:`tensor-normal-flip-flop`.
 
-    .. math:: S_k = \frac{d_k}{n d} \sum_{i=1}^n W^i_{(k)}
-              \Bigl( \bigotimes_{j \ne k} S_j \Bigr)^{-1} W_{(k)}^{i\top} + \varepsilon I
+    .. math:: \Sigma_k = \frac{D_k}{n D} \sum_{i=1}^n W^i_{(k)}
+              \Bigl( \bigotimes_{j \ne k} \Sigma_j \Bigr)^{-1} W_{(k)}^{i\top} + \varepsilon I
 
     Parameters
     ----------

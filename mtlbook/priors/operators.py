@@ -14,14 +14,14 @@ from mtlbook.tensors import exact, mode_product
 
 @dataclass(frozen=True, eq=False)
 class LowRankPlusDiagonal:
-    r"""A covariance :math:`S = U \operatorname{diag}(s) U^\top + \varepsilon I`, never written out.
+    r"""A covariance :math:`\Sigma = U S^2 U^\top + \varepsilon I`, never written out.
     Derived in the book: :eq:`tensor-normal-low-rank`, :eq:`tensor-normal-woodbury`.
 
     Parameters
     ----------
     basis : Tensor U, shape ``(d, r)``
         Orthonormal columns; a column of zeros is allowed where its value is 0.
-    values : Tensor s, shape ``(r,)``, non-negative
+    values : Tensor s, the diagonal of :math:`S^2`, shape ``(r,)``, non-negative
     eps : Tensor, scalar, non-negative
     size : int, optional
         Dimension of the space of which ``basis`` holds coordinates in a subspace, orthonormal ones;
@@ -29,13 +29,13 @@ class LowRankPlusDiagonal:
 
     Notes
     -----
-    Any function of ``S`` acts as
+    Any function of :math:`\Sigma` acts as
 
-    .. math:: f(S) x = U \operatorname{diag}(f(s + \varepsilon) - f(\varepsilon)) U^\top x
-              + f(\varepsilon) x
+    .. math:: \phi(\Sigma) x = U \operatorname{diag}(\phi(s + \varepsilon) - \phi(\varepsilon))
+              U^\top x + \phi(\varepsilon) x
 
-    at the cost ``O(d r)`` a column; for ``f = 1 / .`` this is Woodbury's identity. Inverses are
-    generalised, as MRN proposes: ``f(0) = 0``, so that a singular ``S`` gives no infinity. With
+    at the cost ``O(d r)`` a column; for ``phi = 1 / .`` this is Woodbury's identity. Inverses are
+    generalised, as MRN proposes: ``phi(0) = 0``, so that a singular one gives no infinity. With
     ``r = d`` and ``eps = 0`` it is the eigendecomposition of any covariance: :func:`decompose`.
 
     Examples
@@ -162,7 +162,7 @@ class Inverted(LowRankPlusDiagonal):
 
 
 def apply_precisions(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
-    r"""The prior's gradient :math:`W \times_1 S_1^{-1} \dots \times_K S_K^{-1}` (eq. 10).
+    r"""The prior's gradient :math:`W \times_1 \Sigma_1^{-1} \dots \times_N \Sigma_N^{-1}` (eq. 10).
     Derived in the book: :eq:`tensor-normal-penalty`.
 
     Parameters
@@ -187,7 +187,7 @@ def apply_precisions(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
 
 def quadratic_form(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
     r"""The Mahalanobis term of the prior (eq. 9),
-    :math:`Q = \operatorname{vec}(W)^\top (S_1 \otimes \dots \otimes S_K)^{-1}
+    :math:`Q = \operatorname{vec}(W)^\top (\Sigma_1 \otimes \dots \otimes \Sigma_N)^{-1}
     \operatorname{vec}(W)`.
     Derived in the book: :eq:`tensor-normal-penalty`.
 
@@ -213,7 +213,7 @@ def quadratic_form(w: Tensor, covariances: Sequence[Covariance]) -> Tensor:
 
 
 def log_determinant_term(shape: Sequence[int], covariances: Sequence[Covariance]) -> Tensor:
-    r"""The prior's normaliser :math:`\sum_k (D / D_k) \ln |S_k|`, with :math:`D = \prod_k D_k`.
+    r"""The prior's normaliser :math:`\sum_k (D / D_k) \ln |\Sigma_k|`, :math:`D = \prod_k D_k`.
     Derived in the book: :eq:`tensor-normal-penalty`.
 
     Eq. 9 prints it with a minus, which the density (eq. 2) contradicts: half of it is *added* to
