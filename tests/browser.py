@@ -14,7 +14,8 @@ import urllib.request
 from mtlbook.ledger import chromium
 
 FLAGS = [*chromium.FLAGS, "--force-device-scale-factor=1"]
-KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "Up": "\ue013", "Down": "\ue015"}
+KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "Space": "\ue00d"}
+KEYS |= {"Left": "\ue012", "Up": "\ue013", "Right": "\ue014", "Down": "\ue015"}
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
