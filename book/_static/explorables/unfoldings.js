@@ -89,7 +89,7 @@ Explorables.define("unfoldings", (() => {
       matrix(view, [shape[0], product(shape.slice(1))],
         range(product(shape)).map((entry) => [
           Math.floor(entry / product(shape.slice(1))), entry % product(shape.slice(1))]),
-        place, tasks, `the stack as it lies in memory, a line for each first index`);
+        place, tasks, `the stack as it lies in memory, in ${shape[0]} lines`);
       matrix(view, r.size, r.places, place, tasks, name);
       const on = chart(view, {
         title: "singular values", height: 170, x: [0.5, r.values.length + 0.5],
