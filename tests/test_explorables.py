@@ -244,7 +244,7 @@ def test_by_keyboard_alone(window, name):
     groups = window.js(f"{BOX} return box.querySelectorAll('fieldset').length", name)
     handles = window.js(f"{BOX} return box.querySelectorAll('[role=slider]').length", name)
     window.js(f"{BOX} box.tabIndex = -1; box.focus()", name)
-    shown = f"{BOX} return box.querySelector('.figure').innerHTML + JSON.stringify(box.result)"
+    shown = f"{BOX} return box.querySelector('.drawing').innerHTML + JSON.stringify(box.result)"
     seen = []
     for _ in range(controls + groups + 1 + handles):
         window.press("Tab")

@@ -171,8 +171,8 @@ window.Explorables = window.Explorables || (() => {
     const settings = Object.fromEntries(controls.map((c) => [c.name, c.value]));
     const start = { ...settings };
     const held = element("div", { class: "controls" });
-    const figure = element("div", { class: "figure" });
-    const said = element("dl", { class: "said", "aria-live": "polite" });
+    const figure = element("div", { class: "drawing" });
+    const said = element("div", { class: "said", "aria-live": "polite" });
     const reset = element("button", { type: "button" }, "Start again");
     const view = { node: figure, id, charts: 0, width: 0, dragging: null };
     const lines = controls.filter((c) => c.label).map((c) =>
@@ -192,7 +192,7 @@ window.Explorables = window.Explorables || (() => {
       view.charts = 0;
       of.draw(view, result, settings, data, set);
       said.replaceChildren(...of.say(result, settings, data).map(([name, value, kind]) =>
-        element("div", { class: kind || "" }, element("dt", {}, name), element("dd", {}, value))));
+        element("div", { class: kind || "" }, `${name}: `, element("strong", {}, value))));
       for (const [c, { show }] of lines) show(settings[c.name]);
       if (focus) figure.querySelector(`[data-key="${focus}"]`)?.focus();
     }
