@@ -44,6 +44,10 @@ class Browser:
         """The value that a script returns."""
         return self._call("POST", "/execute/sync", script=script, args=list(arguments))
 
+    def patience(self, seconds: float) -> None:
+        """How long a script may take."""
+        self._call("POST", "/timeouts", script=int(1000 * seconds))
+
     def until(self, script: str, seconds: float = 60) -> None:
         """Wait until a script returns true: a busy machine shows a change when it has time."""
         end = time.monotonic() + seconds
