@@ -18,9 +18,9 @@ class TensorNormal(Distribution):
 
     Derived in the book: :eq:`tensor-normal-construction`, :eq:`tensor-normal-density`.
 
-    .. math:: p(X) = (2 \pi)^{-d/2} \prod_k |S_k|^{-d / (2 d_k)}
-              \exp \bigl( -\tfrac12 \| (X - M) \times_1 L_1^{-1} \dots \times_K L_K^{-1} \|^2
-              \bigr), \qquad S_k = L_k L_k^\top
+    .. math:: p(X) &= (2 \pi)^{-d/2} \prod_k |S_k|^{-d / (2 d_k)} \; e^{-Q / 2}, \\
+              Q &= \| (X - M) \times_1 L_1^{-1} \dots \times_K L_K^{-1} \|^2,
+              \qquad S_k = L_k L_k^\top
 
     Parameters
     ----------
