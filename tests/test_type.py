@@ -64,15 +64,24 @@ return {
 };
 """
 
+# Half of a page is markup for readers of screens and colours of code, which lay out nothing.
+LIGHTER = r"""
+document.querySelectorAll("mjx-assistive-mml").forEach((n) => n.remove());
+[...document.querySelectorAll("pre")].slice(3).forEach((n) => { n.textContent = n.textContent; });
+"""
+
 # axe sees of each kind of thing a few: formulas have their own markup for readers of screens, and a
 # thousand coloured words of code have a dozen colours.
 THIN = r"""
 document.querySelectorAll("mjx-container").forEach((n) => n.replaceWith("x"));
 const seen = {};
-for (const n of document.querySelectorAll("pre span[class], tbody tr, dl.py, .toc-entry")) {
-  const key = [n.tagName, n.className, n.closest("table, pre, section")?.className].join();
+const kinds = "pre span[class], tbody tr, dl.py, .toc-entry, nav li, article p, article li, .cell";
+for (const n of document.querySelectorAll(kinds)) {
+  if (n.querySelector("img, input, .explorable") || n.closest(".explorable")) continue;
+  const around = n.closest("table, pre, nav, .admonition, section");
+  const key = [n.tagName, n.className, n.parentElement?.className, around?.className].join();
   seen[key] = (seen[key] || 0) + 1;
-  if (seen[key] > 3) n.remove();
+  if (seen[key] > 2) n.remove();
 }
 """
 AXE = r"""
@@ -100,6 +109,7 @@ def look(window: Browser, address: str, script: str | None) -> dict:
     window.open(address)
     window.js("return window.MathJax?.startup?.promise?.then(() => true)")
     found = {"wide": window.js(MEASURE)}
+    window.js(LIGHTER)
     window.size(PHONE, 844)
     found["phone"] = window.js(MEASURE)
     found["errors"] = window.errors()
