@@ -54,7 +54,7 @@ HTML = BUILD / "html"
 LEDGER = "ledger.html"
 SECONDS = ROOT / "book" / "page_seconds.json"
 FIGURE = r'<img[^>]*\ssrc="[^"]*_images/[0-9a-f]{64}\.'  # of a cell: named by its content
-MATHJAX = "_static/mathjax/tex-chtml.js"  # from the package sphinx-mathjax-offline
+MATHJAX = "_static/mathjax/startup.js"  # from the package sphinx-mathjax-offline
 # what the cells of the book read besides their own page, which the cache does look at
 INPUTS = ("mtlbook", "data", "notebooks", "_config.yml", "requirements.lock")
 

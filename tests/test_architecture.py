@@ -34,6 +34,7 @@ FLOORS = [
     "experiments",
     "exercises",
     "plots",
+    "explorables",
     "workflow",
     "cli",
 ]
