@@ -8,7 +8,7 @@ sources, in one coding of the classes or in two.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -30,11 +30,13 @@ from mtlbook.tasks import TaskSet, split_per_class
 SOURCES = ("mnist", "digits", "transformed")  # of the digits, all real images
 
 
-def problem(c: float) -> str:
-    """The study's name of the planted problem at a correlation, one of -1, -0.5, 0, 0.5, 1."""
-    if c not in ACROSS:
-        raise ValueError(f"c: expected one of {ACROSS}, got {c}")
-    return f"T8-n20-c{c:+g}"
+def problem(c: float, samples: int = 20) -> str:
+    """The study's name of the planted problem: correlation -1 to 1, samples of each task."""
+    name = f"T8-n{samples}-c{c:+g}"
+    if name not in TEACHERS:
+        known = [known for known in TEACHERS if known.startswith("T8-n")]
+        raise ValueError(f"c, samples: expected a problem of {known}, got {c} and {samples}")
+    return name
 
 
 def planted(c: float, repeat: int) -> dict[str, TaskSet]:
@@ -103,21 +105,35 @@ def stacked(problems: Iterable[Parts]) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @cache
-def _result() -> Result:
-    return committed("when-planted")
+def _result(samples: int = 20) -> Result:
+    return committed("when-planted" if samples == 20 else "when-planted-more")
 
 
 def gains(
-    arms: Sequence[str], reference: str = "stl", *, at: Iterable[float] = ACROSS
+    arms: Iterable[str],
+    reference: str = "stl",
+    *,
+    at: Iterable[float] = ACROSS,
+    samples: int = 20,
 ) -> dict[str, list[Interval]]:
     """What the study has measured: gains over a reference, points of explained variance.
+
+    Parameters
+    ----------
+    arms : iterable of str
+        Names of :mod:`mtlbook.experiments.which_method`.
+    reference : str
+    at : iterable of float
+        Correlations across the groups.
+    samples : int
+        Of each task: 20, or at correlations -1, 0 and 1 also 5 and 80.
 
     Returns
     -------
     dict of arm to list of Interval
         One for each correlation of ``at``; 20 paired repeats.
     """
-    scores = {c: winners.scores_of(_result(), problem(c)) for c in at}
+    scores = {c: winners.scores_of(_result(samples), problem(c, samples)) for c in at}
     return {arm: [mean_interval(of[arm] - of[reference]) for of in scores.values()] for arm in arms}
 
 
