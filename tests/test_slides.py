@@ -86,7 +86,7 @@ def test_marks_choose(made):
     path = made(MARKED)
     assert shown(path) == [
         ("Stacks", "Why, at all?"),
-        ("What is a rank?", r"A rank counts directions, see there.(1)\[r\]One"),
+        ("What is a rank?", r"A rank counts directions, see there.(1)\[r\] One"),
     ]
     text = path.read_text()
     assert 'src="data:image/png;base64,' in text and "<a " not in text

@@ -86,7 +86,10 @@ def _digits(agree: bool) -> TaskSet:
     if not agree:
         return tasks
     moved = tasks.tasks[len(SOURCES) :]
-    same = (replace(t, targets=(t.targets - 3) % 10, name=f"{t.name}, again") for t in moved)
+    same = (
+        replace(t, targets=(t.targets - 3) % 10, name=f"{source}, again")
+        for source, t in zip(SOURCES, moved, strict=True)
+    )
     return replace(tasks, tasks=(*tasks.tasks[: len(SOURCES)], *same))
 
 
