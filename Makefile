@@ -26,7 +26,8 @@ SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
-.PHONY: help reproduce data rerun test lint notebooks strict read tests golden outputs book lock gpu clean
+.PHONY: help reproduce data rerun test lint notebooks strict read tests golden outputs book archive \
+	lock gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
@@ -100,6 +101,9 @@ outputs: $(READY)  ## execute the notebooks and store their outputs, after a cha
 
 book: $(READY)  ## the book, with executed cells cached
 	@$(STEP) "book" $(WARM) python scripts/build_book.py --at-once $(CORES)
+
+archive: $(READY)  ## the built book as one zip file that opens without a network; PDF=--pdf prints it, too
+	@$(STEP) "archive" python scripts/archive.py $(PDF)
 
 lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
 	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)
