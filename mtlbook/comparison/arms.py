@@ -239,7 +239,7 @@ STEP = {"lr": (0.003, 0.1)}
 DECAY = {"decay": (1e-4, 1.0)}
 WEIGHT = {"weight": (1e-3, 3.0)}
 TASK = {"task": (0.01, 0.5), "max_updates": [1, 3, 10, 30]}
-GAMMA = {"gamma": (1e-4, 0.3)}
+GAMMA = {"gamma": (3e-4, 3.0)}  # with more nothing is left of the weights of planted problems
 RHO = {"rho": [0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99]}
 
 #: From the simplest to the most costly: of arms that cannot be told apart, the first is advised.
