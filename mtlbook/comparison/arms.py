@@ -341,7 +341,10 @@ NEEDS: dict[str, tuple[Callable[[TaskSet, str], bool], str]] = {
         lambda tasks, network: len(set(tasks.outputs)) == 1 or network != "linear",
         "heads of different width do not stack, and a linear model has no other layer",
     ),
-    "trunk": (lambda tasks, network: network != "linear", "a linear model has no trunk"),
+    "trunk": (
+        lambda tasks, network: network != "linear",
+        "a linear model has no trunk (network mlp has)",
+    ),
     "mlp": (lambda tasks, network: network == "mlp", "it is tried on the network mlp alone"),
     "vectors": (
         lambda tasks, network: network != "convnet" and len(set(tasks.outputs)) == 1,
@@ -379,8 +382,6 @@ def choose(tasks: TaskSet, network: str, trials: int, only: Iterable[str] | None
         Names of ``CANDIDATES``; by default all.
     """
     names = list(CANDIDATES if only is None else dict.fromkeys(["stl", *only]))
-    if unknown := [name for name in names if name not in CANDIDATES]:
-        raise ValueError(f"arms: expected names among {list(CANDIDATES)}, got {unknown}")
     arms: dict[str, Arm] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -392,5 +393,6 @@ def choose(tasks: TaskSet, network: str, trials: int, only: Iterable[str] | None
         drawn = configurations(trials, **candidate.ranges)
         arms[name] = Arm(candidate.build, configurations=drawn, start=candidate.start)
     if only is not None and (refused := {n: w for n, w in left_out.items() if n in set(only)}):
-        raise ValueError(f"arms: expected some that these tasks admit, got {refused}")
+        why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ValueError(f"arms: expected some that these tasks and the network admit, got {why}")
     return Choice(arms, left_out)

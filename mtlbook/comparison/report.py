@@ -68,7 +68,8 @@ def _verdict(row: Row) -> str:
         return row.verdict
     if row.needed > 1000:
         return "undecided (no number of samples in sight would decide)"
-    return f"undecided (about {max(row.needed, 1.1):.2g} times the samples would decide)"
+    times = float(f"{max(row.needed, 1.1):.2g}")  # two digits, and no exponent
+    return f"undecided (about {times:g} times the samples would decide)"
 
 
 def as_html(
