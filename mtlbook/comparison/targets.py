@@ -54,7 +54,10 @@ def classes(
             notes.append(f"classes that a task has no sample of: {lacking}")
         spaces = dict.fromkeys(spaces, union)
     else:
-        notes.append("no class is common to all tasks: each has classes of its own")
+        notes.append(
+            "no class is common to all tasks: each has classes of its own; one model for all, and "
+            "what relates the heads, take the first of each (sorted) for the same, and so on"
+        )
     return {
         of: (np.searchsorted(space, y[of_task == of]).astype(np.int64), len(space))
         for of, space in spaces.items()
