@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtlbook.tensors import unfold
+from mtlbook.tensors import symmetric_product, unfold
 
 Kind = Literal["laf", "tucker", "tt"]
 
@@ -262,19 +262,7 @@ class _TraceNorm(torch.autograd.Function):
 
 def _gram(x: Tensor) -> Tensor:
     """The smaller of ``X X^T`` and ``X^T X``."""
-    return _symmetric_product(x if x.shape[-2] < x.shape[-1] else x.mT)
-
-
-def _symmetric_product(rows: Tensor) -> Tensor:
-    """``rows @ rows.mT``; torch has no syrk, so large products leave one of four blocks out."""
-    half = rows.shape[-2] // 2
-    if half < 64:
-        return rows @ rows.mT
-    top, bottom = rows[..., :half, :], rows[..., half:, :]
-    corner = top @ bottom.mT
-    upper = torch.cat([_symmetric_product(top), corner], -1)
-    lower = torch.cat([corner.mT, _symmetric_product(bottom)], -1)
-    return torch.cat([upper, lower], -2)
+    return symmetric_product(x if x.shape[-2] < x.shape[-1] else x.mT)
 
 
 def _multiply_smaller(square: Tensor, x: Tensor) -> Tensor:

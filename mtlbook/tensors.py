@@ -73,6 +73,18 @@ def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:
     return matrix.reshape(moved).movedim(0, mode)
 
 
+def symmetric_product(rows: Tensor) -> Tensor:
+    """``rows @ rows.mT``; torch has no syrk, so large products leave one of four blocks out."""
+    half = rows.shape[-2] // 2
+    if half < 64:
+        return rows @ rows.mT
+    top, bottom = rows[..., :half, :], rows[..., half:, :]
+    corner = top @ bottom.mT
+    upper = torch.cat([symmetric_product(top), corner], -1)
+    lower = torch.cat([corner.mT, symmetric_product(bottom)], -1)
+    return torch.cat([upper, lower], -2)
+
+
 def exact(x: Tensor) -> AbstractContextManager:
     """A context in which autocast leaves products on the device of ``x`` in the dtype they have.
 
