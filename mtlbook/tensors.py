@@ -14,6 +14,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from mtlbook.choices import split_symmetric
+
 # asked once: at the question torch.compile of 2.11 breaks the graph
 _AUTOCAST = [d for d in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(d)]
 
@@ -75,9 +77,9 @@ def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:
 
 def symmetric_product(rows: Tensor) -> Tensor:
     """``rows @ rows.mT``; torch has no syrk, so large products leave one of four blocks out."""
-    half = rows.shape[-2] // 2
-    if half < 64:
+    if not split_symmetric(rows.shape[-2]):
         return rows @ rows.mT
+    half = rows.shape[-2] // 2
     top, bottom = rows[..., :half, :], rows[..., half:, :]
     corner = top @ bottom.mT
     upper = torch.cat([symmetric_product(top), corner], -1)
