@@ -153,8 +153,7 @@ class MRN(NetworkMethod):
     A layer has the modes class (its outputs), feature (its inputs) and task; kernel height and
     width of a convolution get no covariance. The order of the axes plays no part, so all is done
     in the layer's own, tasks first. Covariances are buffers: eigendecompositions where they are of
-    low rank (:class:`mtlbook.priors.LowRankPlusDiagonal`) or may be singular, else Cholesky factors
-    (:class:`mtlbook.priors.Cholesky`). They start as identities: weight decay.
+    low rank or may be singular, else Cholesky factors. They start as identities: weight decay.
 
     References
     ----------
@@ -337,27 +336,25 @@ class MRN(NetworkMethod):
         chosen, eps = self.switches, self.eps[which]
         if not chosen.divide:
             w = w * (w.numel() / w.shape[mode]) ** 0.5
-        options = {"eps": eps, "relative": chosen.relative}
+        kind = {"eps": eps, "relative": chosen.relative}
         if self.caps:
             new = self._released(w, covariances, which, mode)
         elif self._is_dense(w, which, mode):
             well = (1 - eps) * w.shape[mode] < 1e4 * eps  # of a condition below 10,000
-            options |= {"structure": "dense", "dtype": w.dtype if well else torch.float64}
-            return Cholesky.of(normalise_trace(mode_covariance(w, covariances, mode, **options)))
+            kind |= {"structure": "dense", "dtype": w.dtype if well else torch.float64}
+            return Cholesky.of(normalise_trace(mode_covariance(w, covariances, mode, **kind)))
         else:
-            new = mode_covariance(w, covariances, mode, size=self._size(which), **options)
+            new = mode_covariance(w, covariances, mode, size=self._size(which), **kind)
         new = decompose(new, check=False)  # made here: a covariance
         return normalise_trace(new) if chosen.scale == "trace" else new
 
     def _is_dense(self, w: Tensor, which: str, mode: int) -> bool:
-        """Whether updates make a matrix, which shrinkage keeps positive definite.
-
-        The proximal map, and all that may be singular, need eigenvectors.
-        """
+        """Whether updates make a definite matrix, and nobody (the proximal map) asks for more."""
         chosen, d = self.switches, w.shape[mode]
+        if self.caps or chosen.proximal is not None or self._size(which) not in (None, d):
+            return False
         definite = self.eps[which] > 0 and chosen.relative and chosen.scale == "trace"
-        plain = chosen.proximal is None and not self.caps and self._size(which) in (None, d)
-        return definite and plain and dense_covariance(d, w.numel() // d)
+        return definite and dense_covariance(d, w.numel() // d)
 
     def _released(self, w: Tensor, covariances: Sequence, which: str, mode: int) -> Covariance:
         """The covariance whose inverse is the matrix that the released code computes.
