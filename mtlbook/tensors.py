@@ -14,6 +14,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from mtlbook.choices import split_symmetric
+
 # asked once: at the question torch.compile of 2.11 breaks the graph
 _AUTOCAST = [d for d in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(d)]
 
@@ -71,6 +73,18 @@ def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:
             f"tensor of shape {shape}, got {tuple(matrix.shape)}"
         )
     return matrix.reshape(moved).movedim(0, mode)
+
+
+def symmetric_product(rows: Tensor) -> Tensor:
+    """``rows @ rows.mT``; torch has no syrk, so large products leave one of four blocks out."""
+    if not split_symmetric(rows.shape[-2]):
+        return rows @ rows.mT
+    half = rows.shape[-2] // 2
+    top, bottom = rows[..., :half, :], rows[..., half:, :]
+    corner = top @ bottom.mT
+    upper = torch.cat([symmetric_product(top), corner], -1)
+    lower = torch.cat([corner.mT, symmetric_product(bottom)], -1)
+    return torch.cat([upper, lower], -2)
 
 
 def exact(x: Tensor) -> AbstractContextManager:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from mtlbook.priors.operators import _along, check_symmetric
+from mtlbook.priors.covariances import check_symmetric
+from mtlbook.priors.operators import _along
 
 
 class TensorNormal(Distribution):
