@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from decimal import Decimal
 from html.parser import HTMLParser
 
 import numpy as np
@@ -117,7 +118,13 @@ def test_a_folder_of_images_becomes_tasks(tmp_path):
                 image.fromarray(pixels.astype(np.uint8)).save(
                     tmp_path / "set" / task / name / f"{i}.png"
                 )
-    found = read(tmp_path / "set", images="pixels", size=8)
+    (tmp_path / "set" / "photo" / "bird").mkdir()
+    (tmp_path / "set" / "photo" / "stray.png").touch()
+    told = []
+    found = read(tmp_path / "set", images="pixels", size=8, tell=told.append)
+    assert told == ["20 of 20 images read"]
+    assert "1 images that are in no folder of a class were left out" in found.notes
+    assert "folders without an image: photo/bird" in found.notes
     assert found.tasks.names == ["photo", "sketch"] and found.tasks.outputs == [2, 2]
     assert found.tasks[0].inputs.shape == (10, 3, 8, 8) and float(found.tasks[0].inputs.max()) <= 1
     done = compare(found, arms=["hard-sharing", "laf"], repeats=5, trials=1, protocol=FAST)
@@ -157,7 +164,7 @@ BROKEN_TABLES = {
         "a value in every cell, got empty ones by column: {'a': 1}",
     ),
     "nan": (put(3, 2, "nan"), {}, "got empty ones by column"),
-    "infinity": (put(3, 2, "inf"), {}, "finite numbers, got others by task: shop 0: 1"),
+    "infinity": (put(3, 2, "inf"), {}, "finite numbers, got NaN or infinity by task: shop 0: 1"),
     "no such task column": (rows, {"task": "store"}, "task: expected a column among"),
     "no such target": (rows, {"target": "sales"}, "target: expected a column among"),
     "no such group": (rows, {"group": "who"}, "group: expected a column among"),
@@ -183,9 +190,34 @@ BROKEN_TABLES = {
     "text as a number": (
         rows,
         {"kind": "regression", "target": "colour"},
-        "expected numbers as targets",
+        "expected numbers as targets of a regression, got text such as 'red'",
     ),
     "numbers as classes": (rows, {"kind": "classification"}, "expected classes, got numbers"),
+    "names of samples as classes": (
+        broken(lambda made: [line.__setitem__(6, f"p{i}") for i, line in enumerate(made)]),
+        {},
+        "classes with several samples, got classes of a single one by task: shop 0: 24",
+    ),
+    "decimal commas": (
+        broken(lambda made: [line.__setitem__(1, f"{i},5") for i, line in enumerate(made)]),
+        {},
+        "such as '0,5'; write its numbers with a decimal point, or leave it out with --drop a",
+    ),
+    "the task as the target": (rows, {"target": "task"}, "expected different columns, got"),
+    "the task as the group": (rows, {"group": "task"}, "expected different columns, got"),
+    "the target dropped": (rows, {"drop": ["target"]}, "columns of inputs, got 'target'"),
+    "a group without a name": (put(3, 7, ""), {"group": "client"}, "by column: {'client': 1}"),
+    "too few groups": (
+        broken(lambda made: [line.__setitem__(7, i % 2) for i, line in enumerate(made)]),
+        {"group": "client"},
+        "at least 3 in every task, to learn from, to choose numbers with and to test on",
+    ),
+    "targets beyond single precision": (
+        broken(lambda made: [line.__setitem__(6, 1e200 * (i + 1)) for i, line in enumerate(made)]),
+        {},
+        "targets of at most 3.4e38",
+    ),
+    "no rows": (list, {}, "expected one row per sample, got 0 rows and 8 columns"),
     "an unknown kind": (rows, {"kind": "ranking"}, "kind: expected auto"),
 }
 
@@ -211,7 +243,7 @@ BROKEN_ARRAYS = {
     "lengths of a task": ({"x_a": np.zeros((9, 2)), "y_a": np.zeros(8)}, "as many x as y"),
     "shapes": (
         {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9), "x_b": np.zeros((9, 3)), "y_b": np.zeros(9)},
-        "of one shape in all tasks",
+        "inputs of one shape in all tasks, got .* bring images to one size",
     ),
     "groups of one task": (
         {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9), "group_a": np.zeros(9)}
@@ -221,6 +253,24 @@ BROKEN_ARRAYS = {
     "negative labels": (arrays(y=np.arange(20) % 3 - 1), "classes from 0 on, got -1"),
     "-100": (arrays(y=np.where(np.arange(20) == 3, -100, 1)), "classes from 0 on, got -100"),
     "two classes a sample": (arrays(y=np.array([["a", "b"]] * 20)), "number"),
+    "one column a class": (arrays(y=np.array([["a", "b"]] * 20)), "got text such as 'a'"),
+    "no array of samples": ({"x": 3.0, "y": 1, "task": 0}, "one entry per sample, got"),
+    "a task for every entry": (arrays(task=np.zeros((20, 2), int)), r"of shape \(20, 2\)"),
+    "samples of no task": (arrays(task=np.array([np.nan] * 20)), "with NaN"),
+    "targets without samples": (
+        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9), "y_b": np.zeros(9)},
+        "x_NAME and y_NAME of every task",
+    ),
+    "targets of two shapes": (
+        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9)}
+        | {"x_b": np.zeros((9, 2)), "y_b": np.zeros((9, 2))},
+        "targets of one shape in all tasks",
+    ),
+    "targets of two kinds": (
+        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9)}
+        | {"x_b": np.zeros((9, 2)), "y_b": np.zeros(9, dtype=int)},
+        "of one kind in all tasks, got {'a': 'regression', 'b': 'classification'}",
+    ),
     "not an archive": (None, "plain arrays"),
 }
 
@@ -239,14 +289,57 @@ def test_other_files_are_refused(tmp_path):
     for path, message in (
         (tmp_path / "x.xlsx", "got x.xlsx"),
         (tmp_path / "none.csv", "got no file"),
-        (tmp_path, "without any at that depth"),
+        (tmp_path, "got 0 images, none at that depth"),
     ):
         with pytest.raises(ValueError, match=message):
             read(path)
-    (tmp_path / "set" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "set" / "a" / "b" / "c.png").write_text("no image")
-    with pytest.raises(ValueError, match="expected an image"):
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "old.csv").write_bytes("task,f,target\nü,1,2\n".encode("latin-1"))
+    for name, message in (("empty.csv", "expected a table, got"), ("old.csv", "text in UTF-8")):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a/b/c.png"], "expected an image"),  # a file without content
+        (["a/c.png", "b/c.png"], "got 2 images such as a/c.png, none at that depth"),
+        (["train/a/b/c.png"], "got train/a/b/c.png; compare the folder that holds the tasks"),
+    ],
+)
+def test_broken_folders_are_refused(tmp_path, files, message):
+    for file in files:
+        (tmp_path / "set" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / file).touch()
+    with pytest.raises(ValueError, match=message):
         read(tmp_path / "set", images="pixels")
+
+
+@pytest.mark.parametrize("file", ["cells.parquet", "broken.parquet"])
+def test_parquet(tmp_path, file):
+    """Nullable integers, decimals and categories are numbers and texts like any other."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(rows(kind="text"), columns=HEADER)
+    frame["task"] = frame.task.astype("category")
+    frame["a"] = [Decimal(str(x)) for x in frame.a]
+    frame["client"] = frame.client.astype("Int64")
+    path = tmp_path / file
+    if file == "broken.parquet":
+        frame["b"] = [[1.0, 2.0]] * len(frame)
+        frame.to_parquet(path)
+        with pytest.raises(ValueError, match="column 'b': expected a number or a text in every"):
+            read(path)
+        path.write_bytes(path.read_bytes()[:500])
+        with pytest.raises(ValueError, match=r"broken\.parquet: expected a table, got"):
+            read(path)
+        return
+    frame.to_parquet(path)
+    found = read(path, group="client").tasks
+    same = read(table(tmp_path / "cells.csv", rows(kind="text")), group="client").tasks
+    for a, b in zip(found, same, strict=True):
+        assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
 
 
 # Checks
@@ -406,7 +499,18 @@ def test_all_arms_get_the_same_number_of_trials():
         ({"network": "convnet"}, "expected images"),
         ({"repeats": 4}, "at least 5"),
         ({"trials": 0}, "trials: expected at least 1"),
+        ({"margin": -1.0}, "margin: expected points from 0 on, got -1.0"),
+        ({"margin": float("nan")}, "margin: expected points from 0 on, got nan"),
+        ({"device": "banana"}, "device: expected auto or one that is here, got 'banana'"),
+        ({"output": __file__}, "output: expected a folder, got the file"),
+        ({"network": "linear", "arms": ["hard-sharing"]}, r"no trunk \(network mlp has\)"),
         ({"protocol": {"epochs": 3}}, "protocol: expected fields"),
+        ({"protocol": {"network": "mlp"}}, "protocol: expected fields"),
+        ({"protocol": {"steps": "abc"}}, "expected a whole number from 1 on as steps, got 'abc'"),
+        ({"protocol": {"hidden": 0}}, "expected a whole number from 1 on as hidden, got 0"),
+        ({"protocol": {"momentum": -0.5}}, "expected a number from 0 on as momentum, got -0.5"),
+        ({"protocol": {"trunk": "mine"}}, "expected own or shared as trunk, got 'mine'"),
+        ({"protocol": {"lr": 0.1}}, "fields that no arm chooses, got lr"),
         ({"protocol": {"train": 0.9}}, "a rest of at least 5 %"),
     ],
 )

@@ -14,6 +14,7 @@ import yaml
 from mtlbook.comparison import winners
 from mtlbook.experiments import problems, which_method
 from mtlbook.experiments.problems import REAL, TEACHERS, WITHIN, Real, Teacher
+from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
 from mtlbook.methods import SRDML, STL
 from mtlbook.relations import Relation
@@ -128,6 +129,8 @@ def test_targets_of_one_kind_share_their_unit():
 
 # Arms
 
+TASKS = {"office": 4, "codings": 8, "harmful": 5, "pacs": 4, "school": 139, "sarcos": 7}
+
 
 def test_all_arms_have_one_budget_and_the_step_sizes_reach_far_enough():
     for problem, tasks in (("T8-n20-c+0", 8), ("T32-n20-c+0", 32), ("office-1", 4)):
@@ -158,7 +161,6 @@ def test_srdml_may_be_hard_sharing():
 
 def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
     content = yaml.safe_load((ROOT / "notebooks" / "experiments.yaml").read_text("utf-8"))
-    tasks = {"office": 4, "codings": 8, "harmful": 5, "pacs": 4, "school": 139, "sarcos": 7}
     seen, ran = set(), set()
     for name, experiment in content["experiments"].items():
         if not name.startswith("when-"):
@@ -170,7 +172,7 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
         assert len(members) == len(set(members))
         for problem in listed:
             seen.add(problem)
-            count = TEACHERS[problem].tasks if problem in TEACHERS else tasks[problem.split("-")[0]]
+            count = TEACHERS[problem].tasks if problem in TEACHERS else TASKS[problem.split("-")[0]]
             arms = set(which_method.arms_of(problem, count)) - {"stl-start"}
             refused = {a for a in which_method.ARMS if which_method.refusal(a, problem, count)}
             assert arms | refused == set(which_method.ARMS) and not arms & refused
@@ -179,6 +181,19 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
                 assert arms <= set(members)
             ran |= arms & set(members)
     assert seen == {*TEACHERS, *REAL} and ran == set(which_method.ARMS)
+
+
+@pytest.mark.parametrize("name", ["planted", "planted-more", "office", "pacs", "school", "sarcos"])
+def test_what_was_measured_chose_among_the_settings_that_the_code_draws(name):
+    """A range that changes needs new runs: the golden values hold arms at a number alone."""
+    for run, of_arm in committed(f"when-{name}").settings["configurations"].items():
+        problem = dict(part.split("=") for part in run.split(",")).get("problem", f"{name}-20")
+        teacher = TEACHERS.get(problem)
+        arms = which_method.arms_of(
+            problem, teacher.tasks if teacher else TASKS[problem.split("-")[0]]
+        )
+        for arm, settings in of_arm.items():
+            assert list(arms[arm].configurations) == settings, (run, arm)
 
 
 def trained(arm, problem="T8-n5-c-1", **changes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mtlbook import __version__
-from mtlbook.cli import commands, comparison, exercises
+from mtlbook.cli import commands, comparison, exercises, notebooks
 from mtlbook.cli import data as data_sets
 from mtlbook.cli import export as exports
 
@@ -180,6 +180,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="end your code after so long (default 30)",
     )
+
+    page = add("open", notebooks.open_page, "open a page of the book as a notebook of your own")
+    page.add_argument("page", metavar="PAGE", help="for example trace-norm, or methods/mrn")
+    page.add_argument(
+        "--folder",
+        default="mtlbook-pages",
+        metavar="FOLDER",
+        help="where notebooks are kept (default: mtlbook-pages); one that is there is not replaced",
+    )
+    page.add_argument("--force", action="store_true", help="replace it, with all that you wrote")
+    page.add_argument("--solved", action="store_true", help="with solutions to the exercises")
+    page.add_argument("--only-write", action="store_true", help="do not start Jupyter")
 
     paper = add(
         "new-paper",

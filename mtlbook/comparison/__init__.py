@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mtlbook.comparison.arms import CANDIDATES, NETWORKS, START, Choice, Protocol, choose
 from mtlbook.comparison.checks import check
@@ -20,6 +23,7 @@ from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
 from mtlbook.tasks import TaskSet
+from mtlbook.training import pick_device
 
 __all__ = ["CANDIDATES", "Comparison", "Data", "Protocol", "check", "compare", "read", "train"]
 
@@ -91,13 +95,19 @@ def compare(
     ValueError
         If the data cannot be compared; the message says what was expected and what came.
     """
+    arms = None if arms is None else list(arms)
     if repeats < 5:
         raise ValueError(
             f"repeats: expected at least 5, below which nothing is said, got {repeats}"
         )
     if trials < 1:
         raise ValueError(f"trials: expected at least 1, got {trials}")
-    found = read(data, **reading)
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin: expected points from 0 on, got {margin}")
+    if output is not None and Path(output).is_file():
+        raise ValueError(f"output: expected a folder, got the file {output}")
+    _check(network, arms, protocol or {}, device)
+    found = read(data, tell=tell, **reading)
     warnings = check(found)
     chosen, settled = _settle(found, network, arms, trials, dict(protocol or {}))
     path = None if output is None else Path(output) / "result.json"
@@ -135,15 +145,44 @@ def _settle(
     if network == "auto":
         pretrained = any("EfficientNet" in note for note in found.notes)
         network = "convnet" if images else "linear" if pretrained else "mlp"
-    if network not in NETWORKS:
-        raise ValueError(f"network: expected auto or one of {NETWORKS}, got {network!r}")
     if network == "convnet" and not images:
         shape = tuple(found.tasks[0].inputs.shape[1:])
         raise ValueError(f"network: expected images (channels, height, width), got {shape}")
-    if unknown := sorted(set(changes) - set(vars(Protocol()))):
-        raise ValueError(f"protocol: expected fields {list(vars(Protocol()))}, got {unknown}")
-    protocol = replace(Protocol(network=network), **changes)
-    return choose(found.tasks, network, trials, arms), protocol
+    choice = choose(found.tasks, network, trials, arms)
+    for name in changes:
+        if by := [arm for arm in choice.arms if name in CANDIDATES[arm].ranges]:
+            raise ValueError(f"protocol: expected fields that no arm chooses, got {name}: {by} do")
+    return choice, replace(Protocol(network=network), **changes)
+
+
+def _check(
+    network: str, arms: Iterable[str] | None, changes: Mapping[str, Any], device: str
+) -> None:
+    """Refuse what is wrong whatever the data are, before they are read."""
+    if network not in ("auto", *NETWORKS):
+        raise ValueError(f"network: expected auto or one of {NETWORKS}, got {network!r}")
+    if unknown := [name for name in arms or () if name not in CANDIDATES]:
+        raise ValueError(f"arms: expected names among {list(CANDIDATES)}, got {unknown}")
+    fields = {name: of for name, of in vars(Protocol()).items() if name != "network"}
+    if unknown := sorted(set(changes) - set(fields)):
+        raise ValueError(f"protocol: expected fields among {list(fields)}, got {unknown}")
+    for name, value in changes.items():
+        if name == "trunk":
+            expected, right = "own or shared", value in ("own", "shared")
+        elif isinstance(fields[name], int):
+            expected, right = "a whole number from 1 on", type(value) is int and value >= 1
+        else:
+            expected = "a number from 0 on"
+            right = type(value) in (int, float) and 0 <= value < math.inf
+        if not right:
+            raise ValueError(f"protocol: expected {expected} as {name}, got {value!r}")
+    try:
+        torch.empty(0, device=pick_device(device))
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA in the build
+        why = str(error).partition(".")[0]
+        raise ValueError(
+            f"device: expected auto or one that is here, got {device!r}: {why}"
+        ) from error
 
 
 def train(
@@ -172,10 +211,11 @@ def train(
     device, protocol, **reading
         As in :func:`compare`.
     """
-    found = read(data, **reading)
-    check(found)
     changes = {"network": "auto", **(protocol or {})}
     network = changes.pop("network")
+    _check(network, [arm], changes, device)
+    found = read(data, **reading)
+    check(found)
     choice, settled = _settle(found, network, [arm], 1, changes)
     whole = standardise({"train": found.tasks})
     study = study_of(choice, settled)

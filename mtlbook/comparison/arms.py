@@ -239,7 +239,7 @@ STEP = {"lr": (0.003, 0.1)}
 DECAY = {"decay": (1e-4, 1.0)}
 WEIGHT = {"weight": (1e-3, 3.0)}
 TASK = {"task": (0.01, 0.5), "max_updates": [1, 3, 10, 30]}
-GAMMA = {"gamma": (1e-4, 0.3)}
+GAMMA = {"gamma": (3e-4, 3.0)}  # with more nothing is left of the weights of planted problems
 RHO = {"rho": [0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99]}
 
 #: From the simplest to the most costly: of arms that cannot be told apart, the first is advised.
@@ -341,7 +341,10 @@ NEEDS: dict[str, tuple[Callable[[TaskSet, str], bool], str]] = {
         lambda tasks, network: len(set(tasks.outputs)) == 1 or network != "linear",
         "heads of different width do not stack, and a linear model has no other layer",
     ),
-    "trunk": (lambda tasks, network: network != "linear", "a linear model has no trunk"),
+    "trunk": (
+        lambda tasks, network: network != "linear",
+        "a linear model has no trunk (network mlp has)",
+    ),
     "mlp": (lambda tasks, network: network == "mlp", "it is tried on the network mlp alone"),
     "vectors": (
         lambda tasks, network: network != "convnet" and len(set(tasks.outputs)) == 1,
@@ -379,8 +382,6 @@ def choose(tasks: TaskSet, network: str, trials: int, only: Iterable[str] | None
         Names of ``CANDIDATES``; by default all.
     """
     names = list(CANDIDATES if only is None else dict.fromkeys(["stl", *only]))
-    if unknown := [name for name in names if name not in CANDIDATES]:
-        raise ValueError(f"arms: expected names among {list(CANDIDATES)}, got {unknown}")
     arms: dict[str, Arm] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -392,5 +393,6 @@ def choose(tasks: TaskSet, network: str, trials: int, only: Iterable[str] | None
         drawn = configurations(trials, **candidate.ranges)
         arms[name] = Arm(candidate.build, configurations=drawn, start=candidate.start)
     if only is not None and (refused := {n: w for n, w in left_out.items() if n in set(only)}):
-        raise ValueError(f"arms: expected some that these tasks admit, got {refused}")
+        why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ValueError(f"arms: expected some that these tasks and the network admit, got {why}")
     return Choice(arms, left_out)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtlbook.comparison.reading import Data
-from mtlbook.tasks import TaskSet
+from mtlbook.tasks import Task, TaskSet
 
 FEWEST = 8  # samples of a task, of which half are to learn from
 
@@ -25,7 +25,8 @@ def check(data: Data) -> list[str]:
     ------
     ValueError
         One task alone; inputs that are no numbers or differ in shape; tasks of several kinds; a
-        task with too few samples, with one class only, or with a constant target.
+        task with too few samples or groups, with one class only, with hardly two samples of a
+        class, or with a constant target.
     """
     tasks = data.tasks
     if len(tasks) < 2:
@@ -46,14 +47,34 @@ def check(data: Data) -> list[str]:
         )
     broken = {t.name: int((~t.inputs.isfinite()).sum()) for t in tasks}
     if broken := {name: n for name, n in broken.items() if n}:
-        raise ValueError(f"inputs: expected finite numbers, got others by task: {_some(broken)}")
+        raise ValueError(
+            f"inputs: expected finite numbers, got NaN or infinity by task: {_some(broken)}"
+        )
     constant = [task.name for task in tasks if _is_constant(task.targets)]
     if constant:
         raise ValueError(
             f"targets: expected two values or more in every task, got one in {constant}; there is "
             "nothing to learn in it: leave it out with --without"
         )
+    single = {t.name: _singles(t) for t in tasks if t.classes and _singles(t) > len(t) / 2}
+    if single:
+        raise ValueError(
+            f"targets: expected classes with several samples, got classes of a single one by task: "
+            f"{_some(single)}; is the target a name or a number of the sample?"
+        )
+    if tasks[0].groups is not None:
+        number = {task.name: len(task.groups.unique()) for task in tasks}
+        if number := {name: n for name, n in number.items() if n < 3}:
+            raise ValueError(
+                "groups: expected at least 3 in every task, to learn from, to choose numbers with "
+                f"and to test on, got by task: {_some(number)}"
+            )
     return [*_classes(tasks), *_features(data), *_duplicates(tasks)]
+
+
+def _singles(task: Task) -> int:
+    """How many samples are the only one of their class."""
+    return int((task.targets.unique(return_counts=True)[1] == 1).sum())
 
 
 def _is_constant(targets: Tensor) -> bool:

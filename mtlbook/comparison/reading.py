@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from mtlbook.comparison import targets
+from mtlbook.comparison.pictures import read_folder
 from mtlbook.tasks import Task, TaskSet
 
 TABLES = (".csv", ".tsv", ".parquet")
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-LEVELS = 30  # of a column of text that becomes indicators; of whole numbers that are classes: 20
+LEVELS = 30  # of a column of text that becomes indicators
+ONE_SHAPE = (
+    "bring images to one size (a folder of images is: --images pixels --size N) and describe all "
+    "samples by the same columns; tasks of unlike shape can share kernels alone, which is not "
+    "tried here (mtlbook.methods.MTAL)"
+)
 HINT = (
     "a folder <task>/<class>/<image>, a .csv, .tsv or .parquet table with a column of tasks, or an "
     ".npz file"
@@ -52,6 +61,7 @@ def read(
     kind: str = "auto",
     images: str = "auto",
     size: int = 32,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Data:
     """Read tasks.
 
@@ -75,6 +85,8 @@ def read(
         features where its weights are installed.
     size : int
         Height and width of pixels.
+    tell : callable
+        Is told the progress, a line at a time.
 
     Raises
     ------
@@ -92,7 +104,8 @@ def read(
     else:
         path = Path(data)
         if path.is_dir():
-            found = _read_folder(path, images, size)
+            x, y, of_task, notes = read_folder(path, images, size, tell)
+            found = _assemble(path.name, x, y, of_task, None, "classification", notes, [])
         elif not path.is_file():
             raise ValueError(f"data: expected {HINT}, got no file or folder {path}")
         elif path.suffix.lower() in TABLES:
@@ -129,19 +142,27 @@ def _read_table(
         if path.suffix.lower() == ".parquet":
             table = pandas.read_parquet(path)
         else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else None
+            separator = "\t" if path.suffix.lower() == ".tsv" else None  # None: found out
             table = pandas.read_csv(path, sep=separator, engine="python", encoding="utf-8-sig")
     except ImportError as error:
-        raise ValueError(
-            f"{path.name}: {str(error).splitlines()[0]}; or save it as .csv"
+        raise ImportError(
+            f"{path.name}: Parquet needs pyarrow, pip install 'mtlbook[parquet]'; or save a .csv",
+            name="pyarrow",
         ) from error
-    except (ValueError, OSError, pandas.errors.ParserError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name}: expected text in UTF-8, got other bytes: {error}"
+        ) from error
+    except (ValueError, OSError, csv.Error, pandas.errors.ParserError) as error:
         raise ValueError(f"{path.name}: expected a table, got: {error}") from error
+    if table.empty:
+        size = f"{len(table)} rows and {len(table.columns)} columns"
+        raise ValueError(f"{path.name}: expected one row per sample, got {size}")
     table.columns = [str(name).strip() for name in table.columns]
-    targets = [target] if isinstance(target, str) else list(target)
+    wanted = [target] if isinstance(target, str) else list(target)
     for option, names in (
         ("task", [task]),
-        ("target", targets),
+        ("target", wanted),
         ("group", [group] if group else []),
     ):
         if missing := [name for name in names if name not in table.columns]:
@@ -150,8 +171,13 @@ def _read_table(
             )
     if unknown := [name for name in drop if name not in table.columns]:
         raise ValueError(f"drop: expected columns among {list(table.columns)}, got {unknown}")
-    inputs = [c for c in table.columns if c not in {task, group, *targets, *drop}]
-    empty = {c: int(n) for c, n in table[[task, *targets, *inputs]].isna().sum().items() if n}
+    roles = [task, *wanted, *([group] if group else [])]
+    if len(set(roles)) < len(roles):
+        raise ValueError(f"task, target, group: expected different columns, got {roles}")
+    if used := [name for name in drop if name in roles]:
+        raise ValueError(f"drop: expected columns of inputs, got {used[0]!r}, which is asked for")
+    inputs = [c for c in table.columns if c not in {*roles, *drop}]
+    empty = {c: int(n) for c, n in table[[*roles, *inputs]].isna().sum().items() if n}
     if empty:
         raise ValueError(
             f"{path.name}: expected a value in every cell, got empty ones by column: {empty}; fill "
@@ -160,10 +186,11 @@ def _read_table(
     notes: list[str] = []
     columns = [_inputs_of(table[c], c, notes) for c in inputs]
     if not columns:
-        raise ValueError(f"{path.name}: expected columns of inputs, got none besides {targets}")
+        raise ValueError(f"{path.name}: expected columns of inputs, got none besides {roles}")
     names = [name for of, _ in columns for name in of]
     x = np.concatenate([values for _, values in columns], axis=1)
-    y = table[targets].to_numpy() if len(targets) > 1 else table[targets[0]].to_numpy()
+    y = np.stack([_plain(table[c], c) for c in wanted], axis=1)
+    y = y if len(wanted) > 1 else y[:, 0]
     groups = None if group is None else pandas.factorize(table[group])[0]
     return _assemble(
         path.name, x, y, table[task].astype(str).to_numpy(), groups, kind, notes, names
@@ -172,17 +199,36 @@ def _read_table(
 
 def _inputs_of(column: Any, name: str, notes: list[str]) -> tuple[list[str], np.ndarray]:
     """The names and numbers of one column: as it is, or indicators of its texts."""
-    values = column.to_numpy()
+    values = _plain(column, name)
     if values.dtype.kind in "iufb":
         return [name], values.astype(np.float64)[:, None]
-    levels, codes = np.unique(values.astype(str), return_inverse=True)
+    levels, codes = np.unique(values, return_inverse=True)
     if len(levels) > LEVELS:
+        comma = all(re.fullmatch(r"\s*[-+]?\d*,\d+\s*", level) for level in levels if "," in level)
+        hint = "write its numbers with a decimal point, or " if comma and "," in levels[0] else ""
         raise ValueError(
             f"column {name!r}: expected numbers, or a text with at most {LEVELS} different values, "
-            f"got {len(levels)} such as {levels[0]!r}; leave it out with --drop {name}"
+            f"got {len(levels)} such as {str(levels[0])!r}; {hint}leave it out with --drop {name}"
         )
     notes.append(f"column {name}: {len(levels)} texts became indicators")
     return [f"{name}={level}" for level in levels], np.eye(len(levels))[codes]
+
+
+def _plain(column: Any, name: str) -> np.ndarray:
+    """The values of a column as numbers or texts, whatever the table holds them in."""
+    values = column.to_numpy()
+    if values.dtype.kind == "O":  # nullable integers, decimals, texts
+        if all(isinstance(value, Real | Decimal) for value in values):
+            kinds = {type(value) for value in values}
+            whole = all(issubclass(kind, int | np.integer) for kind in kinds) and bool not in kinds
+            return values.astype(bool if kinds == {bool} else np.int64 if whole else np.float64)
+        odd = next((v for v in values if isinstance(v, list | tuple | dict | np.ndarray)), None)
+        if odd is not None:
+            raise ValueError(
+                f"column {name!r}: expected a number or a text in every cell, got "
+                f"{type(odd).__name__}; give each of its entries a column"
+            )
+    return values if values.dtype.kind in "iufb" else values.astype(str)
 
 
 def _read_arrays(path: Path, kind: str) -> Data:
@@ -191,14 +237,23 @@ def _read_arrays(path: Path, kind: str) -> Data:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # NumPy has many names for a file that it does not like
         raise ValueError(f"{path.name}: expected an .npz of plain arrays, got: {error}") from error
+    if single := sorted(name for name, a in arrays.items() if not a.ndim):
+        raise ValueError(f"{path.name}: expected arrays with one entry per sample, got {single}")
     if {"x", "y", "task"} <= set(arrays):
         sizes = {name: len(a) for name, a in arrays.items() if name in ("x", "y", "task", "group")}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"{path.name}: expected arrays of one length, got {sizes}")
-        names, groups = arrays["task"].astype(str), arrays.get("group")
+        of_task, groups = arrays["task"], arrays.get("group")
+        if of_task.ndim != 1 or (of_task.dtype.kind == "f" and np.isnan(of_task).any()):
+            raise ValueError(
+                f"{path.name}: expected the name or number of a task for every sample, got an "
+                f"array of shape {of_task.shape}" + (" with NaN" if of_task.ndim == 1 else "")
+            )
+        names = of_task.astype(str)
         return _assemble(path.name, arrays["x"], arrays["y"], names, groups, kind, [], [])
     names = [name[2:] for name in arrays if name.startswith("x_")]
-    if not names or any(f"y_{name}" not in arrays for name in names):
+    others = [name[2:] for name in arrays if name.startswith("y_")]
+    if not names or set(names) != set(others):
         raise ValueError(
             f"{path.name}: expected arrays x, y and task, or x_NAME and y_NAME of every task, got "
             f"{sorted(arrays)}"
@@ -207,11 +262,19 @@ def _read_arrays(path: Path, kind: str) -> Data:
         if len(arrays[f"x_{name}"]) != len(arrays[f"y_{name}"]):
             sizes = len(arrays[f"x_{name}"]), len(arrays[f"y_{name}"])
             raise ValueError(f"{path.name}: expected as many x as y of task {name}, got {sizes}")
+    widths = {name: arrays[f"y_{name}"].shape[1:] for name in names}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"{path.name}: expected targets of one shape in all tasks, got {widths}")
+    kinds = {name: targets.guess(arrays[f"y_{name}"]) for name in names}
+    if kind == "auto" and len(set(kinds.values())) > 1:
+        raise ValueError(
+            f"{path.name}: expected targets of one kind in all tasks, got {kinds}; say which it is "
+            "with --kind, or leave tasks out"
+        )
     shapes = {name: arrays[f"x_{name}"].shape[1:] for name in names}
     if len(set(shapes.values())) > 1:
         raise ValueError(
-            f"{path.name}: expected inputs of one shape in all tasks, got {shapes}; those of "
-            "unlike shape can share kernels alone (mtlbook.methods.MTAL), which is not tried here"
+            f"{path.name}: expected inputs of one shape in all tasks, got {shapes}; {ONE_SHAPE}"
         )
     of_task = np.repeat(names, [len(arrays[f"x_{name}"]) for name in names])
     groups = None
@@ -224,51 +287,6 @@ def _read_arrays(path: Path, kind: str) -> Data:
         groups = np.concatenate([arrays[f"group_{name}"].astype(str) for name in names])
     x, y = (np.concatenate([arrays[f"{of}_{name}"] for name in names]) for of in "xy")
     return _assemble(path.name, x, y, of_task, groups, kind, [], [])
-
-
-def _read_folder(path: Path, images: str, size: int) -> Data:
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    files: list[tuple[str, str, Path]] = []
-    for of_task in folders:
-        classes = sorted(p for p in of_task.iterdir() if p.is_dir() and not p.name.startswith("."))
-        for of_class in classes:
-            found = sorted(p for p in of_class.rglob("*") if p.suffix.lower() in IMAGES)
-            files += [(of_task.name, of_class.name, p) for p in found]
-    if not files:
-        raise ValueError(
-            f"{path.name}: expected images as <task>/<class>/<image> ({', '.join(IMAGES)}), got "
-            f"{len(folders)} folders without any at that depth"
-        )
-    from mtlbook.datasets import efficientnet
-
-    use = images
-    if images == "auto":
-        use = "features" if efficientnet.installed() and find_spec("torchvision") else "pixels"
-    batches = _pictures([p for *_, p in files], 224 if use == "features" else size)
-    if use == "features":
-        x = torch.cat([efficientnet.features(batch) for batch in batches]).numpy()
-        note = "inputs: 1280 features of EfficientNet-Lite0, trained on ImageNet"
-    else:
-        x = torch.cat([batch.float() / 255 for batch in batches]).numpy()
-        note = f"inputs: pixels, {size} x {size}, in colour"
-    y, of_task = np.array([c for _, c, _ in files]), np.array([t for t, _, _ in files])
-    return _assemble(path.name, x, y, of_task, None, "classification", [note], [])
-
-
-def _pictures(paths: Sequence[Path], size: int, chunk: int = 64):
-    """Bytes ``(B, 3, size, size)``, some files at a time."""
-    from PIL import Image, UnidentifiedImageError
-
-    for start in range(0, len(paths), chunk):
-        pixels = []
-        for path in paths[start : start + chunk]:
-            try:
-                with Image.open(path) as image:
-                    small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-                raise ValueError(f"{path}: expected an image, got: {error}") from error
-            pixels.append(np.asarray(small).transpose(2, 0, 1))
-        yield torch.from_numpy(np.stack(pixels))
 
 
 def _assemble(
@@ -284,17 +302,15 @@ def _assemble(
     """Tasks of samples that are all in one array."""
     if x.dtype.kind not in "iufb" or x.ndim < 2:
         raise ValueError(f"{name}: expected numbers (n, ...) as inputs, got {x.dtype} {x.shape}")
-    if y.dtype.kind == "O":
-        y = y.astype(str)
     if kind == "auto":
-        kind = _guess(y)
+        kind = targets.guess(y)
         notes = [*notes, f"the targets were taken for {kind}; --kind says otherwise"]
-    make = _classes if kind == "classification" else _numbers
-    targets = make(name, y, of_task, notes)
+    make = targets.classes if kind == "classification" else targets.numbers
+    found = make(name, y, of_task, notes)
     keys = None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1]
     inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     tasks = []
-    for of, (codes, classes) in targets.items():
+    for of, (codes, classes) in found.items():
         rows = torch.from_numpy(np.flatnonzero(of_task == of))
         tasks.append(
             Task(
@@ -307,57 +323,3 @@ def _assemble(
             )
         )
     return Data(TaskSet(name, tasks, tier="fetched", licence="yours"), notes, features)
-
-
-def _guess(y: np.ndarray) -> str:
-    if y.ndim > 1:
-        return "regression"
-    if y.dtype.kind in "biuUS":
-        return (
-            "classification" if y.dtype.kind in "bUS" or len(np.unique(y)) <= 20 else "regression"
-        )
-    return "regression"
-
-
-def _classes(
-    name: str, y: np.ndarray, of_task: np.ndarray, notes: list[str]
-) -> Mapping[str, tuple[np.ndarray, int]]:
-    """Codes of the classes: one space of labels where tasks have classes in common."""
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise ValueError(f"{name}: expected one class a sample, got targets of shape {y.shape}")
-    if y.dtype.kind == "f":
-        if not np.isfinite(y).all() or (y != np.round(y)).any():
-            raise ValueError(
-                f"{name}: expected classes, got numbers such as {y[y != np.round(y)][:1]}"
-            )
-        y = y.astype(np.int64)
-    if y.dtype.kind in "iu" and y.min() < 0 and set(np.unique(y)) != {-1, 1}:
-        raise ValueError(
-            f"{name}: expected classes from 0 on, got {int(y.min())}; a label that means 'unknown' "
-            "must leave with its sample"
-        )
-    spaces = {of: np.unique(y[of_task == of]) for of in dict.fromkeys(of_task.tolist())}
-    common = set.intersection(*(set(space.tolist()) for space in spaces.values()))
-    if common:
-        union = np.unique(y)
-        lacking = {of: len(union) - len(s) for of, s in spaces.items() if len(s) < len(union)}
-        if lacking:
-            notes.append(f"classes that a task has no sample of: {lacking}")
-        spaces = dict.fromkeys(spaces, union)
-    else:
-        notes.append("no class is common to all tasks: each has classes of its own")
-    return {
-        of: (np.searchsorted(space, y[of_task == of]).astype(np.int64), len(space))
-        for of, space in spaces.items()
-    }
-
-
-def _numbers(
-    name: str, y: np.ndarray, of_task: np.ndarray, notes: list[str]
-) -> Mapping[str, tuple[np.ndarray, None]]:
-    if y.dtype.kind not in "iufb":
-        raise ValueError(f"{name}: expected numbers as targets of a regression, got {y.dtype}")
-    y = y.astype(np.float32).reshape(len(y), -1)
-    return {of: (y[of_task == of], None) for of in dict.fromkeys(of_task.tolist())}

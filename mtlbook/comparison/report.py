@@ -68,7 +68,8 @@ def _verdict(row: Row) -> str:
         return row.verdict
     if row.needed > 1000:
         return "undecided (no number of samples in sight would decide)"
-    return f"undecided (about {max(row.needed, 1.1):.2g} times the samples would decide)"
+    times = float(f"{max(row.needed, 1.1):.2g}")  # two digits, and no exponent
+    return f"undecided (about {times:g} times the samples would decide)"
 
 
 def as_html(
@@ -223,7 +224,8 @@ def _relation(result: Result, judgement: Judgement) -> list[str]:
     else:
         return []
     names, matrix = result.settings["names"], curve["matrix"]
-    head = f"<h2>What {escape(arm)} holds of the tasks</h2><p>{escape(curve['meaning'])}</p>"
+    meaning = escape(curve["meaning"]).replace("-1", "−1")
+    head = f"<h2>What {escape(arm)} holds of the tasks</h2><p>{meaning}</p>"
     if len(names) > PAIRS:
         pairs = sorted(
             ((matrix[i][j], names[i], names[j]) for i in range(len(names)) for j in range(i)),

@@ -125,8 +125,8 @@ def _divide_units(units: list[Tensor], share: float, seed: int) -> list[Tensor]:
     for t, mask in enumerate(masks):
         if mask.all() or not mask.any():
             raise ValueError(
-                f"groups: expected enough of them to divide every task, got task {t} with "
-                f"{len(units[t].unique())} groups on one side; fewer and larger groups than parts?"
+                f"groups: expected enough of them to divide every task, got "
+                f"{len(units[t].unique())} in task {t}, all on one side of a split"
             )
     return masks
 
