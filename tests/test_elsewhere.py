@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from mtlbook.experiments.mrn_linear import GROUPS
 from mtlbook.ledger.results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,6 +214,12 @@ def test_readme_says_how_far_numbers_on_features_made_again_are(script):
         f"all {sum(of['numbers'] for of in kinds)} numbers at 5 % are the committed ones",
     ):
         assert said in readme, said
+    (tuned,) = json.loads((ROOT / "data/rederived-tuning.json").read_text(encoding="utf-8"))
+    assert tuned["name"] == "mrn-linear percent=5,group=baselines" and not tuned["differences"]
+    assert tuned["rederived"] == {"office_caltech10_efflite0": again["distance"]}
+    assert len(GROUPS["baselines"]) == 7
+    said = f"the largest of the differences in {tuned['compared']} numbers is "
+    assert f"{said}{100 * tuned['largest']:.2f} % of the committed one" in readme
     assert relation is again["percent"]["20"]["correlation"] and largest is accuracies[0]
     assert largest["largest"] <= script("rederived").TOLERANCE
 
