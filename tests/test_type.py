@@ -73,6 +73,7 @@ document.querySelectorAll("mjx-assistive-mml").forEach((n) => n.remove());
 # axe sees of each kind of thing a few: formulas have their own markup for readers of screens, and a
 # thousand coloured words of code have a dozen colours.
 THIN = r"""
+document.head.insertAdjacentHTML("beforeend", "<style>* { transition: none !important }</style>");
 document.querySelectorAll("mjx-container").forEach((n) => n.replaceWith("x"));
 const seen = {};
 const kinds = "pre span[class], tbody tr, dl.py, .toc-entry, nav li, article p, article li, .cell";

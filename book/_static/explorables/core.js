@@ -73,7 +73,7 @@ window.Explorables = window.Explorables || (() => {
     const height = of.height || 230;
     const edge = { left: of.left || 46, right: 12, top: of.title ? 26 : 10, bottom: 42 };
     const node = svg("svg", {
-      class: "chart", width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
+      class: "chart", width, height, viewBox: `0 0 ${width} ${height}`, role: of.role || "img",
       "aria-label": of.label,
     });
     const scale = (domain, by = (v) => v, from, to) => {

@@ -57,6 +57,7 @@ Explorables.define("twotasks", (() => {
     draw(view, { prior, posterior, mean, alone }, { n1, n2, y1, y2, rho }, _, set) {
       const side = Math.min(view.width, 440);
       const on = chart({ ...view, width: side }, {
+        role: "group", // it holds the point to drag
         height: side - 20, x: [-2.6, 2.6], y: [-2.6, 2.6], xLabel: "weight of task 1",
         yLabel: "weight of task 2",
         label: `Prior with correlation ${number(rho)}; estimates ${number(y1)}, ${number(y2)}; `
