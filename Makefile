@@ -26,7 +26,8 @@ SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
 
-.PHONY: help reproduce data rerun test lint notebooks strict golden outputs book lock gpu clean
+.PHONY: help reproduce data rerun test lint notebooks strict read tests golden outputs book archive \
+	lock gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z.]+):.*## */\1\t/' | expand -t 12
@@ -63,16 +64,27 @@ reproduce: $(READY)  ## run the experiments, build the book, show the verdicts
 rerun: $(READY)  ## a random run of every committed result, measured again and compared
 	@$(STEP) "random runs of week $(WEEK)" mtlbook rerun --random --seed $(WEEK)
 
+# Sphinx writes its pages one after the other; what need not wait for them goes on beside it
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j 2 $(SYNC) strict notebooks
-	@$(STEP) "tests and docstring examples" $(PYTEST) --doctest-modules tests mtlbook
+	@$(MAKE) --no-print-directory -j 2 $(SYNC) strict.read notebooks.tests
+
+%.read: %
+	@$(MAKE) --no-print-directory read
+
+%.tests: %
+	@$(MAKE) --no-print-directory tests
+
+read: $(READY)
+	@$(STEP) "tests of the built book" python -m pytest -m book $$(grep -l mark.book tests/*.py)
+
+tests: $(READY)
+	@$(STEP) "tests and docstring examples" $(PYTEST) -m "not book" --doctest-modules tests mtlbook
 
 lint: $(READY)
 	@$(STEP) "ruff check" ruff check .
 	@$(STEP) "ruff format" ruff format --check .
 
-# beside the book they take what it leaves: Sphinx writes its pages one after the other
 notebooks: $(READY)
 	@$(STEP) "notebooks give their committed outputs" \
 		nice -n 5 $(WARM) $(PYTEST) --nbval --nbval-current-env notebooks
@@ -89,6 +101,9 @@ outputs: $(READY)  ## execute the notebooks and store their outputs, after a cha
 
 book: $(READY)  ## the book, with executed cells cached
 	@$(STEP) "book" $(WARM) python scripts/build_book.py --at-once $(CORES)
+
+archive: $(READY)  ## the built book as one zip file that opens without a network; PDF=--pdf prints it, too
+	@$(STEP) "archive" python scripts/archive.py $(PDF)
 
 lock: $(READY)  ## requirements.lock for pyproject.toml; UPGRADE=--upgrade moves versions
 	@$(STEP) "lock" python scripts/lock.py $(UPGRADE)

@@ -26,18 +26,22 @@ def interleaved(
     return times
 
 
+def ratio(seconds: list[float], to: list[float]) -> float:
+    """Median over rounds of that round's ratio: what slows a round slows both."""
+    return median(one / other for one, other in zip(seconds, to, strict=True))
+
+
 def show(title: str, times: Mapping[str, list[float]]) -> None:
     """Median and minimum of every way, and how many times as fast the first one is.
 
-    The ratio is the median over rounds of that round's ratio: what slows a round slows both.
+    The ratio is that of :func:`ratio`.
     """
     first = next(iter(times.values()))
     print(f"\n{title}")
     print(f"  {'':<34} {'median ms':>10} {'min ms':>10} {'ratio':>8} {'of minima':>10}")
     for name, seconds in times.items():
-        ratio = median(one / other for one, other in zip(seconds, first, strict=True))
         best = min(seconds) / min(first)
         print(
             f"  {name:<34} {1e3 * median(seconds):10.2f} {1e3 * min(seconds):10.2f} "
-            f"{ratio:8.2f} {best:10.2f}"
+            f"{ratio(seconds, first):8.2f} {best:10.2f}"
         )

@@ -1,11 +1,9 @@
 """Deep multi-task learning, executable and audited."""
 
-from typing import Any
-
 __version__ = "0.4.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """``mtlbook.compare`` and ``mtlbook.check``, imported when they are asked for."""
     if name == "compare":
         from mtlbook.comparison import compare
@@ -18,7 +16,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'mtlbook' has no attribute {name!r}")
 
 
-def load_ipython_extension(ipython: Any) -> None:
+def load_ipython_extension(ipython) -> None:
     """``%load_ext mtlbook``: gives a notebook ``%%check NAME`` for the exercises of the book."""
     from mtlbook.exercises import notebook
 

@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtlbook.tensors import unfold
+from mtlbook.choices import gram_decomposition, transposed_svd
+from mtlbook.tensors import symmetric_product, unfold
 
 Kind = Literal["laf", "tucker", "tt"]
 
@@ -63,7 +64,8 @@ def trace_norm(matrix: Tensor, *, method: Literal["auto", "gram", "svd"] = "auto
     if method not in ("auto", "gram", "svd"):
         raise ValueError(f"method: expected 'auto', 'gram' or 'svd', got {method!r}")
     if method == "auto":
-        method = "svd" if matrix.dtype == torch.float64 else "gram"
+        gram = gram_decomposition(torch.finfo(matrix.dtype).bits)
+        method = "gram" if gram else "svd"
     return _TraceNorm.apply(matrix, method)
 
 
@@ -200,7 +202,7 @@ def alignment(w: Tensor) -> Tensor:
 
 
 def singular_value_threshold(matrix: Tensor, threshold: float | Tensor) -> Tensor:
-    r"""Proximal map of ``threshold * ||.||_*``: :math:`U \max(\Sigma - \tau, 0) V^T`.
+    r"""Proximal map of ``threshold * ||.||_*``: :math:`U \max(S - \tau, 0) V^T`.
 
     Derived in the book: :eq:`eq-svt`.
 
@@ -262,19 +264,7 @@ class _TraceNorm(torch.autograd.Function):
 
 def _gram(x: Tensor) -> Tensor:
     """The smaller of ``X X^T`` and ``X^T X``."""
-    return _symmetric_product(x if x.shape[-2] < x.shape[-1] else x.mT)
-
-
-def _symmetric_product(rows: Tensor) -> Tensor:
-    """``rows @ rows.mT``; torch has no syrk, so large products leave one of four blocks out."""
-    half = rows.shape[-2] // 2
-    if half < 64:
-        return rows @ rows.mT
-    top, bottom = rows[..., :half, :], rows[..., half:, :]
-    corner = top @ bottom.mT
-    upper = torch.cat([_symmetric_product(top), corner], -1)
-    lower = torch.cat([corner.mT, _symmetric_product(bottom)], -1)
-    return torch.cat([upper, lower], -2)
+    return symmetric_product(x if x.shape[-2] < x.shape[-1] else x.mT)
 
 
 def _multiply_smaller(square: Tensor, x: Tensor) -> Tensor:
@@ -305,8 +295,7 @@ def _by_gram(matrix: Tensor, want_gradient: bool) -> tuple[Tensor, Tensor | None
 
 def _by_svd(matrix: Tensor, want_gradient: bool) -> tuple[Tensor, Tensor | None]:
     x = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-    # LAPACK is 1.5 to 5 times as fast with many rows as with many columns (benchmarks/norms.py)
-    wide = x.shape[-2] < x.shape[-1]
+    wide = transposed_svd(*x.shape[-2:])
     x = x.mT if wide else x
     if not want_gradient:
         return torch.linalg.svdvals(x).sum(-1).to(matrix.dtype), None

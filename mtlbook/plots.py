@@ -315,6 +315,36 @@ def curve(
     return ax
 
 
+def along(
+    at: Sequence[float],
+    found: Mapping[str, Sequence[Interval]],
+    *,
+    colours: Mapping[str, str],
+    lines: Mapping[str, str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Intervals along an axis, a line with a band for each label, over the line at zero.
+
+    Parameters
+    ----------
+    at : sequence of float, shape ``(n,)``
+    found : mapping of label to n Interval
+    colours : mapping of label to colour
+    lines : mapping of label to line style, optional
+        Solid where there is none.
+    ax : Axes, optional
+    """
+    ax = ax or plt.gca()
+    for label, of in found.items():
+        style = (lines or {}).get(label, "-")
+        ax.plot(at, [i.mean for i in of], style, color=colours[label], label=label)
+        low, high = [i.low for i in of], [i.high for i in of]
+        ax.fill_between(at, low, high, color=colours[label], alpha=0.13, lw=0)
+    ax.axhline(0, color=BLACK, lw=1)
+    ax.set_xticks(at, [f"{x:g}".replace("-", "−") for x in at])
+    return ax
+
+
 def spectra(
     singular_values: Mapping[str, ArrayLike],
     *,

@@ -31,7 +31,7 @@ def task_saliency(
 
     Derived in the book: :eq:`eq-saliency-gradcam`, :eq:`eq-saliency-relu`.
 
-    :math:`s_{tb} = \partial f_t(A_b) / \partial A_b`, in one pass through the heads for all tasks
+    :math:`g_{tb} = \partial f_t(A_b) / \partial A_b`, in one pass through the heads for all tasks
     and samples, and none through what made the features.
 
     Parameters
@@ -62,11 +62,11 @@ def task_saliency(
     Samples do not meet in the heads, so the gradient of :math:`\sum_b f_t(A_b)` holds the
     gradients of all samples; tasks do not meet either if each has a copy of the features.
 
-    Heads of one hidden ReLU layer, :math:`f(a) = v^\top \max(U a + b, 0) + c`, have the closed form
-    :math:`U^\top (v \odot [U a + b > 0])`, chosen by itself; likewise linear heads and those of
-    several hidden layers. It needs no second differentiation, because the masks are constant almost
-    everywhere; and sums over space can be taken of U, once, instead of over every sample's
-    gradient.
+    Heads of one hidden ReLU layer, :math:`f(a) = v^\top \max(V a + \beta, 0) + \beta_0`, have the
+    closed form :math:`V^\top (v \odot [V a + \beta > 0])`, chosen by itself; likewise linear
+    heads and those of several hidden layers. It needs no second differentiation, because the masks
+    are constant almost everywhere; and sums over space can be taken of V, once, instead of over
+    every sample's gradient.
 
     Examples
     --------
@@ -101,12 +101,12 @@ def pairwise_distances(saliency: Tensor, p: Literal[1, 2, "cosine"] = 1) -> Tens
     ============ =================================================================
     p            entry (i, j)
     ============ =================================================================
-    1, 2         :math:`\sum_b \|s_{ib} - s_{jb}\|_p`
-    "cosine"     :math:`\sum_b \tfrac12 \|\hat s_{ib} - \hat s_{jb}\|_2^2`, which is
-                 :math:`\sum_b 1 - \cos(s_{ib}, s_{jb})`
+    1, 2         :math:`\sum_b \|g_{ib} - g_{jb}\|_p`
+    "cosine"     :math:`\sum_b \tfrac12 \|\hat g_{ib} - \hat g_{jb}\|_2^2`, which is
+                 :math:`\sum_b 1 - \cos(g_{ib}, g_{jb})`
     ============ =================================================================
 
-    with :math:`\hat s = s / \|s\|_2`, and 0 for 0: equal saliencies are at distance 0, even zeros.
+    with :math:`\hat g = g / \|g\|_2`, and 0 for 0: equal saliencies are at distance 0, even zeros.
 
     Parameters
     ----------

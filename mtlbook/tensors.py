@@ -14,6 +14,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from mtlbook.choices import split_symmetric
+
 # asked once: at the question torch.compile of 2.11 breaks the graph
 _AUTOCAST = [d for d in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(d)]
 
@@ -73,6 +75,18 @@ def fold(matrix: Tensor, mode: int, shape: Sequence[int]) -> Tensor:
     return matrix.reshape(moved).movedim(0, mode)
 
 
+def symmetric_product(rows: Tensor) -> Tensor:
+    """``rows @ rows.mT``; torch has no syrk, so large products leave one of four blocks out."""
+    if not split_symmetric(rows.shape[-2]):
+        return rows @ rows.mT
+    half = rows.shape[-2] // 2
+    top, bottom = rows[..., :half, :], rows[..., half:, :]
+    corner = top @ bottom.mT
+    upper = torch.cat([symmetric_product(top), corner], -1)
+    lower = torch.cat([corner.mT, symmetric_product(bottom)], -1)
+    return torch.cat([upper, lower], -2)
+
+
 def exact(x: Tensor) -> AbstractContextManager:
     """A context in which autocast leaves products on the device of ``x`` in the dtype they have.
 
@@ -86,7 +100,7 @@ def exact(x: Tensor) -> AbstractContextManager:
 
 
 def mode_product(x: Tensor, matrix: Tensor, mode: int) -> Tensor:
-    r"""Mode product :math:`x \times_{mode} M`: every mode-``mode`` fibre of ``x`` times ``M``.
+    r"""Mode product :math:`x \times_{mode} L`: every mode-``mode`` fibre of ``x`` times ``L``.
 
     Derived in the book: :eq:`eq-mode-product`, :eq:`eq-mode-product-unfolded`.
 

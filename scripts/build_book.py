@@ -14,12 +14,15 @@ executed cells does not see a change of the package that the cells import. So th
 Pages are executed by the kernel of this Python, and nothing of a user's settings reaches it.
 
 ``--clean`` builds from nothing; ``--check`` only checks the pages that are there.
+``--keep-seconds`` writes how long the pages ran into book/page_seconds.json, which their heads
+state (`scripts/chapters.py --write`).
 """
 
 import argparse
 import ast
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -49,8 +52,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 LEDGER = "ledger.html"
+SECONDS = ROOT / "book" / "page_seconds.json"
 FIGURE = r'<img[^>]*\ssrc="[^"]*_images/[0-9a-f]{64}\.'  # of a cell: named by its content
-MATHJAX = "_static/mathjax/tex-chtml.js"  # from the package sphinx-mathjax-offline
+MATHJAX = "_static/mathjax/startup.js"  # from the package sphinx-mathjax-offline
 # what the cells of the book read besides their own page, which the cache does look at
 INPUTS = ("mtlbook", "data", "notebooks", "_config.yml", "requirements.lock")
 
@@ -230,6 +234,17 @@ def execute(sources: Sequence[Path], folder: Path, *, at_once: int) -> list[str]
     return failures
 
 
+def seconds(book: Path, folder: Path) -> dict[str, float]:
+    """How long each page of the book ran when it came into the cache in ``folder``."""
+    cache, found = get_cache(str(folder)), {}
+    for source in sorted(book.rglob("*.md")):
+        if is_myst_markdown_notebook(source.read_text(encoding="utf-8")):
+            record = cache.match_cache_notebook(myst_nb_reader_plugin(str(source)))
+            page = source.relative_to(book).with_suffix("").as_posix()
+            found[page] = round(record.data["execution_seconds"], 1)
+    return found
+
+
 def build(clean: bool, *, at_once: int) -> int:
     """Build into ``_build/html``; returns the exit code of the build."""
     with environment(of_kernel(BUILD / ".kernels")):
@@ -303,10 +318,16 @@ def main() -> int:
     parser.add_argument(
         "--at-once", type=int, default=os.cpu_count(), metavar="N", help="pages executed at a time"
     )
+    parser.add_argument(
+        "--keep-seconds", action="store_true", help="write the pages' seconds into book"
+    )
     options = parser.parse_args()
     if not options.check and (code := build(options.clean, at_once=options.at_once)):
         print(f"the build of the book failed (exit code {code}); its warnings stand above")
         return code
+    if options.keep_seconds:
+        kept = json.dumps(seconds(ROOT / "book", BUILD / ".jupyter_cache"), indent=1)
+        write_atomically(SECONDS, kept + "\n")
     found = problems(HTML, ROOT / "book" / "_toc.yml")
     for problem in found:
         print(problem)

@@ -19,12 +19,16 @@ WITHOUT = {  # what computes no equation, and why
     "norms.uncoupled_norms": "a control of the reproduction, derived in the method's chapter",
     "tensors.exact": "how many digits a computation keeps",
     "norms.tensorflow_order": "an order of axes",
+    "tensors.symmetric_product": "arithmetic",
+    "priors.Cholesky": "a factorisation that every book has",
     "priors.Inverted": "a view of a covariance",
+    "priors.StoredCovariance": "a container",
     "priors.check_covariance": "a check",
     "priors.decompose": "a change of representation",
     "priors.normalise_trace": "a convention",
     "priors.proximal_step": "solved in an exercise",
     "priors.reciprocal": "arithmetic",
+    "priors.whiten": "half of apply_precisions",
     "kernels.pair_share": "a count",
 }
 

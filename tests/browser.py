@@ -14,7 +14,8 @@ import urllib.request
 from mtlbook.ledger import chromium
 
 FLAGS = [*chromium.FLAGS, "--force-device-scale-factor=1"]
-KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "Up": "\ue013", "Down": "\ue015"}
+KEYS = {"Escape": "\ue00c", "Enter": "\ue007", "Tab": "\ue004", "Space": "\ue00d"}
+KEYS |= {"Left": "\ue012", "Up": "\ue013", "Right": "\ue014", "Down": "\ue015"}
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 
@@ -42,6 +43,10 @@ class Browser:
     def js(self, script: str, *arguments):
         """The value that a script returns."""
         return self._call("POST", "/execute/sync", script=script, args=list(arguments))
+
+    def patience(self, seconds: float) -> None:
+        """How long a script may take."""
+        self._call("POST", "/timeouts", script=int(1000 * seconds))
 
     def until(self, script: str, seconds: float = 60) -> None:
         """Wait until a script returns true: a busy machine shows a change when it has time."""

@@ -99,6 +99,18 @@ def broken_chunk(body: bytes) -> Answer:
     return answer
 
 
+def misplaced(body: bytes) -> Answer:
+    """Part of an answer is the whole of it, whatever was asked for."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(206)
+        of = f"bytes 0-{len(body) - 1}/{len(body)}"
+        _head(handler, {"Content-Length": len(body), "Content-Range": of})
+        handler.wfile.write(body)
+
+    return answer
+
+
 def stalled(body: bytes, seconds: float) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mtlbook"
 FLOORS = [
     "documents",
     "numerics",
+    "choices",
     "tensors",
     "norms",
     "priors",
@@ -34,6 +35,7 @@ FLOORS = [
     "experiments",
     "exercises",
     "plots",
+    "explorables",
     "workflow",
     "cli",
 ]

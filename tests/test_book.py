@@ -97,13 +97,17 @@ def test_every_citation_is_in_the_bibliography():
     assert cited - set(entries) == set()
 
 
-def test_mathjax_comes_from_its_package_and_is_complete(builder, root):
-    """Each font that the script asks for is there; the repository holds none of it."""
+def test_mathjax_comes_from_its_package_and_is_complete(builder, script, root):
+    """Each part and font that pages ask for is there and stays; the repository holds none of it."""
     import importlib
 
     mathjax = Path(importlib.import_module("sphinx-mathjax-offline").__file__).parent / "static"
-    script = (mathjax / Path(builder.MATHJAX).relative_to("_static")).read_text()
-    fonts = set(re.findall(r"MathJax_[A-Za-z0-9]+(?:-[A-Za-z]+)?(?=\.woff)", script))
+    pages = script("book_pages")
+    parts = [Path(builder.MATHJAX).relative_to("_static/mathjax").stem, *pages.MATHJAX]
+    files = [f"{part}.js" for part in [*parts, "output/chtml/fonts/tex"]]
+    assert all(pages.KEPT.fullmatch(name) for name in files)
+    code = "".join((mathjax / "mathjax" / name).read_text() for name in files)
+    fonts = set(re.findall(r"MathJax_[A-Za-z0-9]+(?:-[A-Za-z]+)?(?=\.woff)", code))
     there = {path.stem for path in mathjax.glob("mathjax/output/chtml/fonts/woff-v2/*.woff")}
     assert len(fonts) > 20
     assert fonts - there == set()
@@ -258,6 +262,8 @@ print("{0} ran")"""
     (tmp_path / "plain.md").write_text("# No cells")
     sources.append(tmp_path / "plain.md")
     assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
+    ran = builder.seconds(tmp_path, tmp_path / "cache")
+    assert sorted(ran) == ["one", "two"] and all(0 < seconds < 60 for seconds in ran.values())
     for name in "ab":
         (tmp_path / name).unlink()
     assert builder.execute(sources, tmp_path / "cache", at_once=2) == []
@@ -410,6 +416,11 @@ class TestBuiltBook:
         labels = re.findall(r"^\$\$ \(([\w:.-]+)\)$", chapter, re.MULTILINE)
         assert labels
         assert [label for label in labels if f'id="equation-{label.lower()}"' not in page] == []
+        parts = [part for part in yaml.safe_load(TOC.read_text())["parts"] if part.get("numbered")]
+        files = [chapter["file"] for part in parts for chapter in part["chapters"]]
+        chapter = files.index("foundations/trace-norm") + 1
+        numbers = re.findall(r'class="eqno">\(([\d.]+)\)', page)
+        assert numbers == [f"{chapter}.{n}" for n in range(1, len(labels) + 1)]
 
     def test_api_page_documents_the_package(self):
         page = (HTML / "api.html").read_text()

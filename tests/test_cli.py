@@ -316,6 +316,47 @@ def test_what_a_terminal_has_no_letter_for_is_spelt_out(project, form):
         assert "b \u2265 a" in json.loads(done.stdout)[0]["statement"]
 
 
+AT = """
+import atexit, os, signal, sys
+
+moment, name, hangup = sys.argv[1:4]
+del sys.argv[1:4]
+
+class At:
+    def find_spec(self, module, path=None, target=None):
+        if module == moment:
+            os.kill(os.getpid(), signal.Signals[name])
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.Handlers[hangup])
+sys.meta_path.insert(0, At())
+if moment == "the end":
+    atexit.register(os.kill, os.getpid(), signal.Signals[name])
+from mtlbook.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.posix("signals")
+@pytest.mark.parametrize(
+    ("moment", "name", "hangup", "code"),
+    [
+        ("argparse", "SIGINT", "SIG_DFL", 130),
+        ("mtlbook.cli.commands", "SIGINT", "SIG_DFL", 130),
+        ("mtlbook.exercises", "SIGTERM", "SIG_DFL", 130),
+        ("mtlbook.exercises", "SIGHUP", "SIG_DFL", 130),
+        ("mtlbook.exercises", "SIGHUP", "SIG_IGN", 0),  # as under nohup
+        ("the end", "SIGINT", "SIG_DFL", -2),
+    ],
+)
+def test_a_command_may_be_ended_at_any_moment(moment, name, hangup, code):
+    """While modules are imported, one after the other, and while Python ends."""
+    command = [sys.executable, "-c", AT, moment, name, hangup, "check", "--list"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == ("\nmtlbook: interrupted\n" if code == 130 else "")
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]", b'{"cells": 3}', b"\xef\xbb\xbf{}"])
 @pytest.mark.parametrize("name", ["claims/toy.yaml", "experiments.yaml", "tiny.ipynb"])
 def test_a_file_that_is_none_is_named(project, capsys, name, content):
@@ -413,6 +454,11 @@ def test_record_merges_runs(project, capsys):
     assert recorded.provenance["profile"] == "laptop"
     assert recorded.provenance["runs"][0]["of"]["all"]["parameters"] == {"gain": 1.5}
     assert cli.main(["record", "--from", "runs/laptop", "--only", "huge"]) == 2
+
+
+def test_record_without_runs_says_so(project, capsys):
+    assert cli.main(["record", "--from", "runs/laptop"]) == 2
+    assert "no finished runs of any experiment" in capsys.readouterr().err
 
 
 @pytest.mark.posix("links need a privilege")

@@ -1,5 +1,6 @@
 """From public sources to loaded sets, against a server on the loopback address and a folder."""
 
+import errno
 import hashlib
 import io
 import json
@@ -8,8 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -175,6 +181,52 @@ def test_broken_answer_is_resumed_by_the_next_call(how, one, server, folder):
     assert files(folder) == ["school.npz", "school.npz.content_sha256"]
 
 
+def test_a_rest_that_does_not_begin_where_it_was_asked_for(one, server, folder, monkeypatch):
+    """Where no hash is known, nothing else would tell."""
+    file = replace(one.downloads[0], hash=None, size=2 * len(BODY))
+    monkeypatch.setitem(registry.entries(), "school", replace(one, downloads=(file,)))
+    part = workplace.store(folder) / f"{download.below(URL)}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(BODY[:100])
+    got = []
+    made = datasets.FETCHERS["school"]
+    read = lambda scratch: got.append((scratch / "school.mat").read_bytes()) or made(scratch)  # noqa: E731
+    monkeypatch.setitem(datasets.FETCHERS, "school", read)
+    server.put(URL, loopback.misplaced(BODY))
+    datasets.fetch("school")
+    assert got == [BODY] and [of for _, of in server.asked] == ["bytes=100-", None]
+
+
+def test_a_file_of_a_mirror_is_copied_if_it_may_be_the_one(one, folder, tmp_path, monkeypatch):
+    """Not where it is larger; and half a copy, on a full disk, goes."""
+    file = tmp_path / "mirror" / download.below(URL)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(BODY + b"more")
+    monkeypatch.setenv("MTLBOOK_MIRROR", str(tmp_path / "mirror"))
+    copied = []
+
+    def full(source, target):
+        copied.append(source)
+        Path(target).write_bytes(BODY[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(DataError, match=f"expected at most {len(BODY)} bytes, found"):
+        datasets.fetch("school")
+    assert copied == []
+    file.write_bytes(BODY)
+    with pytest.raises(DataError, match="No space left"):
+        datasets.fetch("school")
+    assert len(copied) == 1 and list(folder.iterdir()) == []
+
+
+def test_two_that_fetch_one_set_at_once_download_it_once(one, server, folder):
+    server.put(URL, loopback.trickling(BODY, 0.02, step=1024))
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(datasets.fetch, ["school"] * 2))
+    assert paths[0] == paths[1] and len(server.asked) == 1
+
+
 def test_trickling_server_does_not_hold_us_for_ever(one, server, folder):
     server.put(URL, loopback.trickling(BODY, 0.05))
     with pytest.raises(DataError, match="stalled"):
@@ -244,6 +296,26 @@ def test_what_killed_processes_left_is_removed_by_the_next_fetch(one, server, fo
     server.put(URL, BODY)
     datasets.fetch("school")
     assert files(folder) == ["school.npz", "school.npz.content_sha256"]
+
+
+def test_one_process_at_a_time_and_the_lock_goes_too(tmp_path, monkeypatch):
+    """Threads have locks of their own; what is removed while others wait for it splits none."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no folder for temporary files"))
+    (tmp_path / "cache").mkdir()
+    inside, most = [], []
+
+    def work(number):
+        for _ in range(4):
+            with workplace.of(tmp_path / "cache", f"set{number}"):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.002)
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == [1] * 16
+    assert [path.name for path in tmp_path.rglob("*")] == ["cache"]
 
 
 # ---------------------------------------------------------------- the commands that messages name
@@ -353,6 +425,36 @@ def test_notes_that_are_right_and_say_too_little_are_not_believed(sources, folde
     del notes["school.npz"]["sha256"]
     (folder / ".verified.json").write_text(json.dumps(notes))
     assert datasets.identity("school") == right
+
+
+@pytest.mark.posix("named pipes")
+def test_pipes_in_the_place_of_notes_are_not_read(sources, folder):
+    """Nobody writes into them, so that their end never comes."""
+    datasets.fetch("school")
+    cache._checked.clear()
+    for name in (".verified.json", "school.npz.content_sha256"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    found = []
+    asking = Thread(target=lambda: found.append(datasets.status("school")), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert found
+
+
+def test_without_a_home_the_folder_of_the_data_has_to_be_named(monkeypatch, capsys):
+    from mtlbook import cli
+    from mtlbook.datasets import derived
+
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MTLBOOK_DATA")
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    assert cli.main(["data", "list"]) == 2
+    assert "expected a home" in (told := capsys.readouterr().err) and "MTLBOOK_DATA" in told
+    made = {"numbers": np.arange(3)}
+    assert derived.derived("numbers", lambda: made, files=[], packages=[]) == made
 
 
 def test_a_folder_in_the_place_of_the_notes(sources, folder):

@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_to_costs_time_only(folder, source):
 
 @pytest.mark.posix("a folder cannot be made read-only there")
 def test_canonical_files_that_are_read_only_are_left_alone(folder, source, tmp_path, monkeypatch):
-    monkeypatch.setattr("mtlbook.datasets.derived.DEFAULT", str(tmp_path / "default"))
+    monkeypatch.setattr("mtlbook.datasets.registry.DEFAULT", str(tmp_path / "default"))
     make = Maker(source)
     tmp_path.chmod(0o555)
     try:

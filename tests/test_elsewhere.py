@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from mtlbook.ledger.results import Result
 
@@ -153,6 +155,10 @@ def test_containers_and_conda_install_what_is_tested():
     assert named == ["-r", "../requirements.lock"]
     if sys.platform != "win32":
         assert os.access(ROOT / ".binder/postBuild", os.X_OK)
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, of_pip = conda["dependencies"]
+    assert (pip, of_pip) == ("pip", {"pip": ["-r requirements.lock", "-e ."]})
+    assert Requirement(python).specifier == SpecifierSet(">=3.11,<3.14")  # those that Actions try
 
 
 def test_files_of_a_checkout_have_the_same_bytes_everywhere():

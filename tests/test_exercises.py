@@ -339,7 +339,7 @@ def test_command(tmp_path, capsys, body, code, said):
 def test_what_the_command_refuses(tmp_path, capsys):
     for arguments, said in (
         (["ex-mtal-share", str(tmp_path / "none.py")], "expected a file of Python"),
-        (["--list", "nowhere"], "expected a chapter of foundations/tensors"),
+        (["--list", "nowhere"], "expected a chapter of when-tasks-help"),
         ([], "expected the name of an exercise"),
         (["ex-mtal-shar"], "did you mean ex-mtal-share"),
     ):

@@ -254,8 +254,10 @@ def test_scores_are_scikit_learns():
 
 def test_scores_where_nothing_is_found():
     task = Task("t", torch.zeros(4, 1), torch.tensor([[1.0], [0], [0], [0]]), loss="bce")
-    found = srdml.scores([torch.full((4, 1), -1.0)], TaskSet("t", [task]))
-    assert [found[m] for m in srdml.METRICS] == [[75.0], [50.0], [0.0], [0.0]]
+    found = srdml.scores([torch.full((4, 1), -1.0)] * 2, TaskSet("t", [task, task]))
+    assert [found[m] for m in srdml.METRICS] == [[75.0] * 2, [50.0] * 2, [0.0] * 2, [0.0] * 2]
+    with pytest.raises(ValueError, match="at least two"):
+        srdml.scores([torch.full((4, 1), -1.0)], TaskSet("t", [task]))
 
 
 def test_maps_are_scaled_by_the_training_images_alone(tasks):

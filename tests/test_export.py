@@ -12,6 +12,7 @@ from browser import why_not
 from made_up_ledger import build, claim, commit, write_claims
 
 from mtlbook import cli
+from mtlbook.cli import parsing
 from mtlbook.ledger import bundle, chromium, dossier
 from mtlbook.ledger.audit import audit, load_results
 from mtlbook.ledger.chain import chains
@@ -122,7 +123,7 @@ def test_the_commands_of_a_report_are_taken_by_the_command_line(known):
     commands = re.findall(r'<code class="command">mtlbook ([^<]+)</code>', text)
     assert [command.split()[0] for command in commands][-2:] == ["audit", "export"]
     for command in commands:
-        cli._parser().parse_args(command.split())
+        parsing.parser().parse_args(command.split())
 
 
 def test_texts_are_escaped(toy):

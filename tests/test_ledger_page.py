@@ -9,7 +9,7 @@ import pytest
 from browser import Browser, browser, why_not
 from made_up_ledger import build, commit, git
 
-from mtlbook import cli
+from mtlbook.cli import parsing
 from mtlbook.ledger import matrices, numbers, page
 from mtlbook.ledger.chain import chains
 from mtlbook.ledger.claims import load_all
@@ -224,7 +224,7 @@ def test_values_are_those_that_the_verdict_rests_on(known):
 
 
 def test_every_command_is_one_that_the_command_line_takes(known):
-    parser = cli._parser()
+    parser = parsing.parser()
     for one in known["claims"]:
         profiles = known["experiments"].get(one["experiment"], {"profiles": []})["profiles"]
         if one["command"] is None:  # an experiment that nobody has written, or none

@@ -1,5 +1,6 @@
 """MRN and its relatives: dense references, what each switch promises, degenerate weights."""
 
+import copy
 import math
 from functools import partial
 
@@ -9,9 +10,10 @@ from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 from gradient_checks import check_gradient
 
 from mtlbook.backbones import convnet, image_network, mlp
+from mtlbook.choices import dense_covariance
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation
 from mtlbook.methods.mrn import RELEASED, Switches, proximal_step
-from mtlbook.priors import Inverted, LowRankPlusDiagonal, sqrt_relation
+from mtlbook.priors import Cholesky, Inverted, LowRankPlusDiagonal, sqrt_relation
 from mtlbook.relations import Relation, cosine_relation
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import evaluate, fit
@@ -33,8 +35,8 @@ def network(features=5, hidden=4, classes=3, tasks=3, seed=0, std=0.3, **options
 
 
 def wide():
-    """More inputs than outputs and tasks together: low-rank feature covariances."""
-    return network(features=20, hidden=4, tasks=3)
+    """2.5 times the inputs that outputs and tasks have together: low-rank feature covariances."""
+    return network(features=30, hidden=4, tasks=3)
 
 
 def convolutional():
@@ -68,11 +70,16 @@ METHODS = {
 PENALISED = [name for name in METHODS if name not in ("MRN proximal", "DMTL-TF")]
 
 
-def tasks_for(features=5, tasks=3, samples=12):
+def tasks_for(features=5, tasks=3, samples=12, dtype=torch.float32):
     return TaskSet(
         "made up",
         [
-            Task(str(t), torch.randn(samples, features), torch.arange(samples) % 3, classes=3)
+            Task(
+                str(t),
+                torch.randn(samples, features, dtype=dtype),
+                torch.arange(samples) % 3,
+                classes=3,
+            )
             for t in range(tasks)
         ],
     )
@@ -113,7 +120,7 @@ def kronecker(method, name):
 class TestProtocol:
     def test_trains_and_says_what_relates(self, name, make):
         method = METHODS[name](make)
-        tasks = tasks_for(features=20 if make is wide else 5)
+        tasks = tasks_for(features=30 if make is wide else 5)
         history = fit(method, tasks, steps=6, batch_size=4, optimizer=SGD, device="cpu")
         assert history.loss.isfinite().all() and history.penalty.isfinite().all()
         assert all(b.isfinite().all() for b in method.buffers())
@@ -136,7 +143,7 @@ class TestProtocol:
             assert float(penalty) == 0
             return
         # a quadratic: the central difference is exact
-        check_gradient(method.penalty, parameters, size=1e-4, rel=1e-7, abs=0)
+        check_gradient(method.penalty, parameters, size=1e-4, rel=1e-6, abs=0)
 
     def test_state_can_be_saved(self, name, make):
         method, copy = METHODS[name](make), METHODS[name](make)
@@ -146,11 +153,11 @@ class TestProtocol:
         torch.testing.assert_close(copy.relation().matrix, method.relation().matrix)
 
     def test_a_whole_step_never_waits_for_the_device(self, name, make):
-        tasks = tasks_for(features=20 if make is wide else 5)
+        tasks = tasks_for(features=30 if make is wide else 5)
         check_step_on_meta(METHODS[name](make), tasks)
 
     def test_stays_on_cuda(self, name, make):
-        tasks = tasks_for(features=20 if make is wide else 5)
+        tasks = tasks_for(features=30 if make is wide else 5)
         check_forward_on_fake_cuda(METHODS[name](make), tasks)
 
 
@@ -256,7 +263,7 @@ def test_identity_covariances_are_weight_decay(make):
     prior = MRN(make(), weight=0.3)
     decay = STL(make(), weight_decay=0.3, layers=("fc7", "fc8"))
     torch.testing.assert_close(prior.penalty(), decay.penalty())
-    tasks = tasks_for(features=20 if make is wide else 5)
+    tasks = tasks_for(features=30 if make is wide else 5)
     for method in (prior, decay):
         fit(method, tasks, steps=5, optimizer=SGD, device="cpu")
     for a, b in zip(prior.network.parameters(), decay.network.parameters(), strict=True):
@@ -409,15 +416,15 @@ def test_traces_are_those_of_identities():
 
 
 def test_low_rank_features_are_exact():
-    """wide(): 20 inputs, 4 x 3 columns. As the same update by hand, all dense."""
+    """wide(): 30 inputs, 4 x 3 columns. As the same update by hand, all dense."""
     method = MRN(wide().double(), learn=("feature",), eps=0.3)
     method.update()
     found = method.covariance("fc7", "feature")
-    assert found.basis.shape == (20, 12)
+    assert found.basis.shape == (30, 12)
     w = method.tensor("fc7").detach()
     dense = torch.einsum("tio,tjo->ij", w, w)
-    dense = dense * 20 / dense.trace()
-    torch.testing.assert_close(found.dense(), 0.7 * dense + 0.3 * torch.eye(20).double())
+    dense = dense * 30 / dense.trace()
+    torch.testing.assert_close(found.dense(), 0.7 * dense + 0.3 * torch.eye(30).double())
     assert method.covariances("fc7")[0] is method.covariances("fc7")[2] is None
 
 
@@ -755,7 +762,7 @@ def test_errors_name_argument_expected_and_got(call, message):
 @pytest.mark.parametrize("name", METHODS)
 def test_cuda_trains_like_the_cpu(name, make, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    tasks = tasks_for(features=20 if make is wide else 5)
+    tasks = tasks_for(features=30 if make is wide else 5)
     found = []
     for device in ("cpu", "cuda"):
         method = METHODS[name](make)
@@ -768,7 +775,7 @@ def test_cuda_trains_like_the_cpu(name, make, monkeypatch):
 def test_no_inverse_is_left_from_an_earlier_covariance():
     """A dense covariance has full rank and an inverse; the next update is of lower rank."""
     method, untouched = MRN(wide(), learn=("feature",)), MRN(wide(), learn=("feature",))
-    method.set_covariance("fc7", "feature", spd(20, 0).float())
+    method.set_covariance("fc7", "feature", spd(30, 0).float())
     for each in (method, untouched):
         each.update()
     torch.testing.assert_close(method.penalty(), untouched.penalty())
@@ -795,10 +802,52 @@ def test_variances_that_are_not_numbers_are_not_hidden():
     assert method.penalty().isnan() and method._log_determinant("fc7").isnan()
 
 
-@pytest.mark.parametrize(("features", "dense"), [(20, True), (24, False), (60, False)])
-def test_above_half_the_rank_the_inverse_is_kept(features, dense):
-    """Four outputs of three tasks have rank 12; the product is the same in either structure."""
-    method = MRN(network(features=features, hidden=4, tasks=3)).double()
+@pytest.mark.parametrize(("features", "form"), [(20, Cholesky), (30, LowRankPlusDiagonal)])
+def test_both_forms_of_a_covariance_train_alike(features, form, monkeypatch):
+    """Four outputs of three tasks have rank 12; above two fifths of d a matrix is kept."""
+    tasks, found = tasks_for(features=features, dtype=torch.float64), []
+    for choose in (dense_covariance, lambda d, rank: not dense_covariance(d, rank)):
+        monkeypatch.setattr("mtlbook.methods.mrn.dense_covariance", choose)
+        torch.manual_seed(0)
+        method = MRN(network(features=features), weight=0.1, update_every=2).double()
+        fit(method, tasks, steps=9, optimizer=SGD, device="cpu")
+        found.append((method, method.penalty().detach()))
+    (ours, value), (other, same) = found
+    assert type(ours.covariance("fc7", "feature")) is form
+    assert type(other.covariance("fc7", "feature")) is not form
+    assert ours.updates == 4
+    torch.testing.assert_close(value, same, rtol=1e-10, atol=0)
+    for name in ours.layers:
+        torch.testing.assert_close(ours.tensor(name), other.tensor(name), rtol=1e-10, atol=1e-12)
+
+
+def test_weights_in_single_precision_have_the_covariances_of_double():
+    """Shrinkage bounds the condition: what is computed in single precision is right in it."""
+    method = MRN(network(features=60, hidden=30, tasks=4))
+    twin = copy.deepcopy(method).double()
+    for each in (method, twin):
+        each.update()
+        each.update()
+    for name, which in (("fc7", "feature"), ("fc7", "class"), ("fc8", "task")):
+        ours, theirs = method.covariance(name, which), twin.covariance(name, which)
+        assert isinstance(ours, Cholesky) and ours.dtype == torch.float32
+        torch.testing.assert_close(ours.precision, theirs.precision.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_covariance_is_loaded_in_the_form_in_which_it_was_saved():
+    """One that was set is an eigendecomposition; those of updates need not be."""
+    method, copy_ = MRN(network()), MRN(network())
+    method.set_covariance("fc8", "task", spd(3, 0).float())
+    copy_.load_state_dict(method.state_dict())
+    torch.testing.assert_close(copy_.penalty(), method.penalty())
+    assert isinstance(copy_.covariance("fc8", "task"), Inverted)
+    assert isinstance(MRN(network()).covariance("fc8", "task"), Cholesky)
+
+
+@pytest.mark.parametrize(("features", "dense"), [(20, True), (30, False), (60, False)])
+def test_of_high_rank_the_inverse_is_kept(features, dense):
+    """Four outputs of three tasks have rank 12; without shrinkage there is no Cholesky factor."""
+    method = MRN(network(features=features, hidden=4, tasks=3), eps=1e-4, relative=False).double()
     method.update()
     kept = method.covariance("fc7", "feature")
     assert kept.values.shape == (12,) and isinstance(kept, Inverted) == dense

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from mtlbook.priors import (
+    Cholesky,
     LowRankPlusDiagonal,
     MatrixNormal,
     TensorNormal,
@@ -26,6 +27,7 @@ from mtlbook.priors import (
     quadratic_form,
     reciprocal,
     sqrt_relation,
+    whiten,
 )
 from mtlbook.tensors import unfold
 
@@ -538,6 +540,36 @@ class TestLowRankPlusDiagonal:
         kinds = [type(mode_covariance(w, [None] * 3, mode, eps=0.1)) for mode in range(3)]
         assert kinds == [LowRankPlusDiagonal, torch.Tensor, torch.Tensor]
         assert isinstance(mode_covariance(randn(4, 40, 3, 4), [None] * 3, 0, eps=0.1), torch.Tensor)
+
+
+class TestCholesky:
+    def test_is_its_dense_twin(self):
+        full, x = spd(9), randn(9, 5)
+        s = Cholesky.of(full)
+        assert s.shape == full.shape and s.dimension == 9 and s.dtype == torch.float64
+        torch.testing.assert_close(s.solve(x), torch.linalg.solve(full, x), **EXACT)
+        white = s.root_solve(x)
+        torch.testing.assert_close(white.mT @ white, x.mT @ s.solve(x), **EXACT)
+        torch.testing.assert_close(s.logdet(), full.logdet(), **EXACT)
+        torch.testing.assert_close(s.trace(), full.trace(), **EXACT)
+        torch.testing.assert_close(s.scale(3).dense(), 3 * full, **EXACT)
+        torch.testing.assert_close(s.scale(3).solve(x), s.solve(x) / 3, **EXACT)
+        torch.testing.assert_close(normalise_trace(s).dense(), normalise_trace(full), **EXACT)
+        assert s.to(torch.float32).solve(x.float()).dtype == torch.float32
+
+    def test_what_is_not_definite_has_none(self):
+        assert Cholesky.of(torch.tensor([[1.0, 2.0], [2.0, 1.0]])).precision.isnan().all()
+        assert Cholesky.of(torch.full((2, 2), torch.nan)).precision.isnan().all()
+
+    @pytest.mark.parametrize("axis", [0, 1, 2, 3])
+    def test_products_leave_the_axes_where_they_are(self, axis):
+        w, sizes = randn(4, 3, 5, 2), (4, 3, 5, 2)
+        covariances = [spd(n) if i == axis else None for i, n in enumerate(sizes)]
+        kept = [c if c is None else Cholesky.of(c) for c in covariances]
+        expected = apply_precisions(w, covariances)
+        torch.testing.assert_close(apply_precisions(w, kept), expected, **EXACT)
+        white = whiten(w.mT.contiguous().mT, kept)
+        torch.testing.assert_close(white.square().sum(), (w * expected).sum(), **EXACT)
 
 
 class TestPenalty:

@@ -11,7 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 HTML = ROOT / "_build" / "html"
 CHAPTERS = sorted(BOOK.rglob("*.md"))
-COURSE = [p for p in CHAPTERS if p.parent.name in ("foundations", "methods")]
+COURSE = [
+    p
+    for p in CHAPTERS
+    if p.parent.name in ("foundations", "methods") or p.stem in ("when-tasks-help", "teaching")
+]
 
 
 def chapter_name(path: Path) -> str:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.disable_socket
 ITEMS = {f"{number:02d}.jpg": number % 2 for number in range(20)}
 TRAIN = [("00.jpg", 0), ("01.jpg", 1)]
 TEST = [pair for pair in ITEMS.items() if pair not in TRAIN]
+ALIKE = "names that differ in capitals or in letters such as %20 alone: 1"
 HALF = "the training list holds 10.0 % of the samples (2 of 20), not 20 %"
 
 
@@ -48,6 +49,8 @@ def test_clean_lists_have_no_findings():
         (TRAIN, TEST[3:], ITEMS, 10, "samples in neither list: 3 of 20"),
         (TRAIN, [*TEST, ("99.jpg", 0)], ITEMS, 10, "samples that are not there: 1"),
         (TRAIN, [*TEST[:-1], (TEST[-1][0], 0)], ITEMS, 10, "samples with two labels: 1"),
+        ([("A b", 0), ("c", 1)], [("a b", 0), ("d", 1)], None, 50, ALIKE),
+        ([("a%20b", 0), ("c", 1)], [("a b", 0), ("d", 1)], None, 50, ALIKE),
     ],
 )  # fmt: skip
 def test_each_fault_is_found_by_itself(train, test, items, percent, finding):
@@ -119,6 +122,9 @@ SPELLINGS = {
     "another form of the letter": "art/e\u0301.jpg 0",
     "a tab, and lines of Windows": "art/\u00e9.jpg\t0\r",
     "blanks": "  art/\u00e9.jpg   0  ",
+    "letters that nobody sees": "art/\u200b\u00e9\u00ad.jpg\u200e 0",
+    "quotation marks": '"art/\u00e9.jpg" 0',
+    "blanks of another width": "art/\u00e9.jpg\u00a0\u2009 0",
 }
 
 
@@ -144,6 +150,7 @@ REFUSED = {
     "no lines": (b"", "expected lines .path label., found none"),
     "blank lines": (b"\n \r\n", "expected lines .path label., found none"),
     "not UTF-8": (b"caf\xe9.jpg 0\n", r"list\.txt: expected text in UTF-8"),
+    "a label without end": (b"a.jpg " + b"9" * 5000, r"list\.txt:1: expected .path label"),
     "UTF-16": ("a.jpg 0\n".encode("utf-16"), r"list\.txt: expected text in UTF-8"),
 }
 
@@ -209,6 +216,16 @@ def test_command(folder, capsys):
     assert cli.main(["audit-split", *pair, "--format", "json"]) == 1
     (row,) = json.loads(capsys.readouterr().out)
     assert row["overlap"] == 1 and row["findings"] == ["samples in both lists: 1"]
+
+
+def test_lists_of_other_names_are_not_passed_over_without_a_word(folder, capsys):
+    cli.main(["audit-split", str(folder)])
+    assert capsys.readouterr().err == ""
+    for name in ("train.txt", "Test_10.TXT", "training.md"):
+        (folder / "art" / name).write_text("a.jpg 0\n")
+    cli.main(["audit-split", str(folder)])
+    told = capsys.readouterr().err
+    assert "not read:" in told and "Test_10.TXT and 1 more; expected the names train_" in told
 
 
 def test_command_says_what_it_takes(folder, capsys):

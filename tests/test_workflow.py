@@ -164,12 +164,12 @@ class Project:
     def expand(self, only=None):
         return workflow.expand(self.file, "smoke", only)
 
-    def start(self, *arguments, cwd=None):
+    def start(self, *arguments, cwd=None, command=("reproduce", "--profile", "smoke")):
         # where the tests run in the background of a script, the shell has switched SIGINT off
         call = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         call += "from mtlbook.cli import main; sys.exit(main(sys.argv[1:]))"
         return subprocess.Popen(
-            [sys.executable, "-c", call, "reproduce", "--profile", "smoke", *arguments],
+            [sys.executable, "-c", call, *command, *arguments],
             cwd=cwd or self.root,
             env={
                 **os.environ,
@@ -789,6 +789,26 @@ def test_an_interrupt_stops_the_workers_and_keeps_what_is_finished(project, case
     assert "The same command goes on" in err
     assert project.workers() == []
     assert project.finished() == []
+
+
+@needs_proc
+@side_by_side("SIGTERM", "SIGHUP", "SIGKILL")
+def test_a_rerun_that_is_ended_leaves_nothing_behind(project, case):
+    """No kernel and no unfinished run; after a kill, once the next one has begun."""
+    project.profile({"seconds": 150.0}, {"arm": ["a"]})
+    took(project, "tiny", {"arm=a": 1})
+    began = 0
+    for name in (case, "SIGTERM"):
+        process = project.start(command=("rerun", "--random"))
+        project.wait_for(lambda began=began: len(project.times("a0")) > began, process)
+        began = len(project.times("a0"))
+        process.send_signal(getattr(signal, name))
+        process.communicate(timeout=60)
+        assert process.returncode == (-9 if name == "SIGKILL" else 130)
+        if case != "SIGKILL":
+            break
+    assert project.workers() == []
+    assert not list(project.root.glob("runs/rerun/**/*.tmp"))
 
 
 @side_by_side()

@@ -345,6 +345,10 @@ def audit_split(options: argparse.Namespace) -> int:
             audits = [split_audit.audit_split(train, test, items=items, task=paths[0].stem)]
         elif len(paths) == 1 and paths[0].is_dir():
             audits = split_audit.audit_lists(split_audit.read_folder(paths[0]))
+            if odd := split_audit.unread(paths[0]):
+                more = f" and {len(odd) - 1} more" if odd[1:] else ""
+                expected = "expected the names train_<percent>.txt and test_<percent>.txt"
+                print(f"mtlbook: not read: {odd[0]}{more}; {expected}", file=sys.stderr)
         elif len(paths) == 1 and options.lists[0] in split_audit.PUBLISHED:
             audits = split_audit.audit_lists(*split_audit.PUBLISHED[options.lists[0]]())
         else:

@@ -225,7 +225,11 @@ def fetch(name: str, *, then: Collection[str] = ()) -> Path:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder, in the place of the file")
         with workplace.of(path.parent, name) as scratch:
-            _fetch(source, scratch, workplace.store(path.parent), then)
+            store = workplace.store(path.parent)
+            if status(name) == "cached":  # by another process, while this one waited
+                _tidy_up(source, scratch, store, then)
+            else:
+                _fetch(source, scratch, store, then)
     except DataError:
         raise
     except (*cache.UNREADABLE, RuntimeError) as error:  # the network, the folder, other data

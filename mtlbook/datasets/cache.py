@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mtlbook.datasets import prints
-from mtlbook.datasets.registry import DEFAULT, Entry, cache_dir, is_read_only
+from mtlbook.datasets.registry import Entry, cache_dir, default_dir, is_read_only
 
 #: What numpy raises for a file that is not, or no longer, an npz of plain arrays.
 UNREADABLE = (
@@ -140,7 +140,7 @@ def locate(entry: Entry) -> Path:
     path = cache_dir() / entry.file
     if entry.made_from and not path.is_file() and path.parent.is_dir():
         if is_read_only(path.parent):
-            return Path(DEFAULT).expanduser() / entry.file
+            return default_dir() / entry.file
     return path
 
 
@@ -249,6 +249,13 @@ def _verify_content(entry: Entry, path: Path, found: str, mend: str) -> str:
     return content
 
 
+def _text(path: Path) -> str:
+    """What a file holds; of what is no file, such as a pipe, the end would never come."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path.read_text(encoding="utf-8")
+
+
 def _record(path: Path) -> Path:
     """Beside the file: the hash of its arrays, where the registry's is not that."""
     return path.with_name(path.name + ".content_sha256")
@@ -256,7 +263,7 @@ def _record(path: Path) -> Path:
 
 def _recorded(path: Path) -> str | None:
     try:
-        return _record(path).read_text(encoding="ascii").strip()
+        return _text(_record(path)).strip()
     except (OSError, ValueError):
         return None
 
@@ -285,7 +292,7 @@ def _is_note(note: Any) -> bool:
 def _notes() -> dict[str, dict]:
     """What earlier processes found right: file name -> note. Lost or broken notes cost a hash."""
     try:
-        notes = json.loads((cache_dir() / ".verified.json").read_text(encoding="utf-8"))
+        notes = json.loads(_text(cache_dir() / ".verified.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return notes if isinstance(notes, dict) else {}

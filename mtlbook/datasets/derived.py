@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from mtlbook.datasets.cache import UNREADABLE, content_sha256, file_sha256, read
-from mtlbook.datasets.registry import DEFAULT, cache_dir, is_read_only
+from mtlbook.datasets.registry import cache_dir, default_dir, is_read_only
 
 SCRATCH = ".making-"  # how the folders begin in which entries are written
 ABANDONED = 3600.0  # seconds after which nobody writes in one any more
@@ -68,7 +68,10 @@ def derived(
         "given": given,
     }
     key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
-    path = _folder() / f"{name}-{key[:20]}.npz"
+    try:
+        path = _folder() / f"{name}-{key[:20]}.npz"
+    except RuntimeError:  # no home, and no other folder: time is lost only
+        return dict(make())
     if path.is_file() and (found := _verified(path)) is not None:
         return found
     arrays = dict(make())
@@ -80,7 +83,7 @@ def _folder() -> Path:
     """Beside the canonical files, or in the default folder where those are to be left alone."""
     chosen = cache_dir()
     if chosen.is_dir() and is_read_only(chosen):
-        chosen = Path(DEFAULT).expanduser()
+        chosen = default_dir()
     return chosen / "derived"
 
 

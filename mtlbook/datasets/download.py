@@ -109,13 +109,24 @@ class _Downloader:
         if _is_web(source):
             _resume(source, self.part, self.file.size)
         else:
-            shutil.copyfile(source, self.part)
+            _copy(source, self.part, self.file.size)
         try:
             _check(self.part, self.file)
         except ValueError:
             self.part.unlink()
             raise
         os.replace(self.part, output_file)
+
+
+def _copy(source: str, part: Path, most: int | None) -> None:
+    """Copy a file of a mirror, unless it is larger than the wanted one."""
+    if most is not None and (size := os.path.getsize(source)) > most:
+        raise RuntimeError(f"expected at most {most} bytes, found {size}")
+    try:
+        shutil.copyfile(source, part)
+    except OSError:  # half of a file on a mirror is copied from its beginning again
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _is_right(path: Path, file: Download) -> bool:
@@ -166,8 +177,12 @@ def _resume(url: str, part: Path, most: int | None) -> None:
         if answer.headers.get("Content-Type", "").startswith("text/html"):
             part.unlink(missing_ok=True)
             raise RuntimeError(f"{url}: expected a file, found a page of HTML")
+        begins = f"bytes {have}-"
         if answer.status_code != 206:
             have = 0
+        elif not answer.headers.get("Content-Range", begins).startswith(begins):
+            part.unlink()
+            raise requests.ConnectionError(f"{url}: expected the rest from byte {have} on")
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         if most is not None and (total or 0) > most:

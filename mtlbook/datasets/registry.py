@@ -97,7 +97,24 @@ def entry(name: str) -> Entry:
 
 def cache_dir() -> Path:
     """The folder of the fetched files: ``$MTLBOOK_DATA``, or ``~/.cache/mtlbook``."""
-    return Path(os.environ.get("MTLBOOK_DATA") or DEFAULT).expanduser()
+    chosen = os.environ.get("MTLBOOK_DATA")
+    return Path(chosen).expanduser() if chosen else default_dir()
+
+
+def default_dir() -> Path:
+    """The folder of the fetched files where none is named.
+
+    Raises
+    ------
+    RuntimeError
+        Nobody's home: the user has none.
+    """
+    try:
+        return Path(DEFAULT).expanduser()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{DEFAULT}: expected a home ({error}); name the folder of the data in MTLBOOK_DATA"
+        ) from error
 
 
 def is_read_only(folder: Path) -> bool:

@@ -11,10 +11,11 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mtlbook.datasets import cache, office
 from mtlbook.datasets.registry import entry
@@ -22,7 +23,8 @@ from mtlbook.datasets.registry import entry
 Item = tuple[Hashable, Hashable]  # what names a sample, and its label
 Lists = Mapping[float, tuple[Sequence[Item], Sequence[Item]]]  # percent -> train, test
 NAMED = re.compile(r"(train|test)_(\d+(?:\.\d+)?)\.txt")
-LINE = re.compile(r"(.*\S)\s+(-?\d+)")
+LIKE_IT = re.compile(r"(train|test).*\.(txt|lst|csv)", re.IGNORECASE)
+LINE = re.compile(r"(.*\S)\s+(-?\d{1,18})")
 ROOTED = re.compile(r"/|[A-Za-z]:/")
 
 
@@ -47,6 +49,9 @@ class Audit:
         Samples in both lists; in neither; in a list but not among those that there are.
     relabelled : int
         Samples that the lists, or the lists and the data, give two labels.
+    alike : int
+        Names that another one equals but for capitals or letters written as ``%20``: on some
+        systems, or for whoever wrote the lists, the same file.
     train_classes, test_classes : dict
         Label -> number of different samples; all labels, also those with none.
     stratified : bool
@@ -68,6 +73,7 @@ class Audit:
     missing: int
     unknown: int
     relabelled: int
+    alike: int
     train_classes: dict[Hashable, int]
     test_classes: dict[Hashable, int]
     stratified: bool
@@ -137,12 +143,18 @@ def audit_split(
         missing=len(known.keys() - in_train - in_test),
         unknown=len((in_train | in_test) - known.keys()),
         relabelled=sum(len(of_item) > 1 for of_item in labels.values()),
+        alike=_alike(labels),
         train_classes={c: of_train[c] for c in classes},
         test_classes={c: of_test[c] for c in classes},
         stratified=all(abs(of_train[c] - share * of_all[c]) <= 1 for c in classes),
         findings=(),
     )
     return replace(audit, findings=tuple(_findings(audit, tolerance)))
+
+
+def _alike(items: Iterable[Hashable]) -> int:
+    names = {item for item in items if isinstance(item, str)}
+    return len(names) - len({unquote(name).casefold() for name in names})
 
 
 def audit_lists(
@@ -182,8 +194,8 @@ def audit_lists(
 def read_list(path: Path, task: str = "") -> list[Item]:
     """The lines "path label" of a text file, each path in one spelling.
 
-    A byte-order mark, ``./``, doubled or backward slashes and Unicode's several forms of a letter
-    make no other sample.
+    A byte-order mark, ``./``, doubled or backward slashes, Unicode's several forms of a letter or a
+    blank, letters that nobody sees and quotation marks around a path make no other sample.
 
     Parameters
     ----------
@@ -220,6 +232,10 @@ def read_list(path: Path, task: str = "") -> list[Item]:
 
 
 def _spelt(name: str, task: str) -> str:
+    kinds = {"Cf": "", "Zs": " "}  # what nobody sees, and blanks of any width
+    name = "".join(kinds.get(unicodedata.category(letter), letter) for letter in name).strip()
+    if len(name) > 2 and name[0] == name[-1] and name[0] in "'\"":
+        name = name[1:-1]
     name = posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
     if not task:
         return name
@@ -268,6 +284,15 @@ def read_folder(folder: Path) -> dict[str, Lists]:
     if not lists:
         raise ValueError(f"{folder}: expected <task>/train_<percent>.txt and test_<percent>.txt")
     return lists
+
+
+def unread(folder: Path) -> list[Path]:
+    """Files of a folder that look like lists, and have names that `read_folder` passes over."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if LIKE_IT.fullmatch(path.name) and not NAMED.fullmatch(path.name)
+    ]
 
 
 def _pairs(folder: Path, paths: Sequence[Path], task: str) -> Lists:
@@ -351,6 +376,8 @@ def _findings(a: Audit, tolerance: float):
         yield f"samples that are not there: {a.unknown}"
     if a.relabelled:
         yield f"samples with two labels: {a.relabelled}"
+    if a.alike:
+        yield f"names that differ in capitals or in letters such as %20 alone: {a.alike}"
     if empty := [str(c) for c, count in a.train_classes.items() if not count]:
         yield f"no training sample of class {', '.join(empty)}"
     if not a.stratified:

@@ -6,15 +6,13 @@ set is complete its things are removed, and the folder with the last of them.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +98,12 @@ def in_parts(
 def _lock(cache: Path) -> Iterator[None]:
     """One process at a time; the lock ends with the process, however that ends.
 
-    It is a file outside the cache, so that nothing is left in there.
+    Its file is removed by who holds it. Who waits for a file that is gone tries again (filelock
+    sees to that), so nobody holds a lock that others cannot see.
     """
     filelock = require("filelock", "reproduce")
-    owner = os.getuid() if hasattr(os, "getuid") else 0
-    digest = hashlib.sha256(str(cache.resolve()).encode()).hexdigest()[:16]
-    lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"mtlbook-{owner}-{digest}.lock")
+    path = cache / ".fetch.lock"
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -114,6 +112,8 @@ def _lock(cache: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows removes no file that is open; there filelock does it
+            path.unlink()
         lock.release()
 
 

@@ -2,7 +2,7 @@ r"""Similar convolution kernels: how alike they are, how alike chance makes them
 
 A *kernel* is one row of numbers, whatever its shape: a whole filter (in, k, k) or a slice (k, k) of
 one. P kernels have a (P, P) matrix of similarities; row-stochastic weights made of it mix them,
-``K' = W K``: one product of matrices, however many tasks the kernels come from.
+``K' = A K``: one product of matrices, however many tasks the kernels come from.
 
 **Reconstruction.** Of MTAL (Feng and Chen, arXiv 2101.12431) only the abstract, the setting and the
 notation are known to us. That kernels are aggregated with weights if their similarity exceeds rho

@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 def chance_density(cosine: Tensor | float, dimension: int) -> Tensor:
-    r"""Density of the cosine of two random kernels of k entries.
+    r"""Density of the cosine of two random kernels of d entries.
 
     Derived in the book: :eq:`kernel-density`.
 
-    .. math:: f_k(s) = \frac{(1 - s^2)^{(k - 3) / 2}}{B(\frac12, \frac{k - 1}{2})}
+    .. math:: f_d(s) = \frac{(1 - s^2)^{(d - 3) / 2}}{\mathrm B(\frac12, \frac{d - 1}{2})}
 
     Parameters
     ----------
     cosine : Tensor or float, in [-1, 1]
     dimension : int, >= 2
-        k. For Pearson's correlation take k - 1: centred kernels live in one dimension less.
+        d. For Pearson's correlation take d - 1: centred kernels live in one dimension less.
 
     Returns
     -------
@@ -38,20 +38,20 @@ def chance_density(cosine: Tensor | float, dimension: int) -> Tensor:
 
 
 def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
-    r"""Probability that the cosine of two random kernels of k entries exceeds a value.
+    r"""Probability that the cosine of two random kernels of d entries exceeds a value.
 
     Derived in the book: :eq:`kernel-tail`.
 
-    .. math:: \Pr(s > r) = \tfrac12 I_{1 - r^2}\bigl(\tfrac{k - 1}{2}, \tfrac12\bigr), \quad r \ge 0
+    .. math:: \Pr(s > \theta) = \tfrac12\, \mathrm I_{1 - \theta^2} (\tfrac{d - 1}{2}, \tfrac12)
 
-    with the regularised incomplete beta function I; ``1 - Pr(s > -r)`` for negative r.
+    with the regularised incomplete beta function I; ``1 - Pr(s > -theta)`` for negative theta.
 
     Parameters
     ----------
     cosine : Tensor or float
         At 1 and above the probability is 0, below -1 it is 1.
     dimension : int, >= 1
-        k; see :func:`chance_density`.
+        d; see :func:`chance_density`.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def chance_tail(cosine: Tensor | float, dimension: int) -> Tensor:
 
 
 def chance_threshold(dimension: int, tail: float) -> float:
-    """The cosine that two random kernels of k entries exceed with probability ``tail``.
+    """The cosine that two random kernels of d entries exceed with probability ``tail``.
 
     Derived in the book: :eq:`kernel-threshold`.
 

@@ -71,7 +71,7 @@ def pearson_similarity(kernels: Tensor) -> Tensor:
 
 
 def gaussian_similarity(kernels: Tensor, sigma: float | None = None) -> Tensor:
-    r"""Closeness of all pairs, :math:`s_{pq} = \exp(-\|K_p - K_q\|^2 / \sigma)`.
+    r"""Closeness of all pairs, :math:`s_{pq} = \exp(-\|K_p - K_q\|^2 / b)`, b = sigma.
 
     Derived in the book: :eq:`kernel-measures`.
 
@@ -120,13 +120,13 @@ def pair_weights(
     logits: Tensor | None = None,
     order: Tensor | None = None,
 ) -> Tensor:
-    r"""The weights W with which kernels are mixed: rows of a stochastic matrix.
+    r"""The weights A with which kernels are mixed: rows of a stochastic matrix.
 
     Derived in the book: :eq:`mtal-pairs`, :eq:`mtal-matrix`.
 
-    With :math:`P_\rho = \{(p, q) : p \ne q,\ s_{pq} > \rho\}`
+    With :math:`\mathcal P = \{(p, q) : p \ne q,\ s_{pq} > \theta\}`, :math:`\theta` = rho,
 
-    .. math:: W_{pq} \propto \begin{cases} 1 & q = p \\ s_{pq} & (p, q) \in P_\rho \\
+    .. math:: A_{pq} \propto \begin{cases} 1 & q = p \\ s_{pq} & (p, q) \in \mathcal P \\
               0 & \text{else} \end{cases}
 
     Parameters
@@ -145,7 +145,7 @@ def pair_weights(
     ------
     ValueError
         Also if the pairs of very many kernels do not fit into the memory that is free. Cosines of
-        all pairs take that of W alone, anything else a few times as much.
+        all pairs take that of A alone, anything else a few times as much.
     """
     rows = _rows(kernels)
     if not rho >= 0:
@@ -237,8 +237,8 @@ def aggregate(
 
     Derived in the book: :eq:`mtal-aggregate`.
 
-    .. math:: K'_p = \frac{K_p + \sum_{q \ne p,\ s_{pq} > \rho} s_{pq} K_q}
-                          {1 + \sum_{q \ne p,\ s_{pq} > \rho} s_{pq}}
+    .. math:: K'_p = \frac{K_p + \sum_{q \ne p,\ s_{pq} > \theta} s_{pq} K_q}
+                          {1 + \sum_{q \ne p,\ s_{pq} > \theta} s_{pq}}
 
     Parameters
     ----------
@@ -290,11 +290,11 @@ def aggregate(
 
 
 def mix(weights: Tensor, kernels: Tensor) -> Tensor:
-    """``W K`` for kernels of any shape: (P, P) and (P, ...) to (P, ...), one product.
+    """``A K`` for kernels of any shape: (P, P) and (P, ...) to (P, ...), one product.
 
     Derived in the book: :eq:`mtal-matrix`.
     """
-    # K^T W^T, not W K: with few rows the product is four times as fast as with few columns, and
+    # K^T A^T, not A K: with few rows the product is four times as fast as with few columns, and
     # its gradient ten times, if the rows lie one after the other in memory.
     return (kernels.flatten(1).mT.contiguous() @ weights.mT).mT.reshape(kernels.shape)
 

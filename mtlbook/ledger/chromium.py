@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -29,8 +30,17 @@ def find() -> str | None:
     return os.environ.get("MTLBOOK_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def print_to_pdf(page: Path, pdf: Path, *, seconds: float = 120) -> Path:
+def print_to_pdf(page: Path, pdf: Path, *, seconds: float = 120, flags: Sequence[str] = ()) -> Path:
     """Print an HTML file, so that the PDF exists complete or not at all.
+
+    Parameters
+    ----------
+    page : Path
+    pdf : Path
+    seconds : float
+        After which the browser is ended.
+    flags : sequence of str
+        Besides those that every run has.
 
     Raises
     ------
@@ -46,7 +56,7 @@ def print_to_pdf(page: Path, pdf: Path, *, seconds: float = 120) -> Path:
         )
     with tempfile.TemporaryDirectory(dir=pdf.parent, ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "page.pdf"
-        command = [browser, *FLAGS, f"--user-data-dir={folder}/profile"]
+        command = [browser, *FLAGS, *flags, f"--user-data-dir={folder}/profile"]
         command += ["--no-pdf-header-footer", f"--print-to-pdf={made}"]
         try:
             done = subprocess.run(

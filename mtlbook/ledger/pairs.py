@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Pair:
         """Number of repeats."""
         return len(self.differences)
 
-    @property
+    @cached_property
     def interval(self) -> Interval:
         """The 95 % interval of the mean."""
         return self.wide or mean_interval(self.differences)

@@ -261,13 +261,17 @@ def detectable(sd: float, n: int, *, power: float = 0.8, confidence: float = 0.9
     ValueError
         If `n` is below two or `sd` negative.
     """
-    from scipy.special import nctdtrinc
-
     if n < 2 or not sd >= 0:
         raise ValueError(f"sd, n: expected sd >= 0 and n >= 2, got {sd}, {n}")
+    return _noncentrality(n, power, confidence) * sd / math.sqrt(n)
+
+
+@cache
+def _noncentrality(n: int, power: float, confidence: float) -> float:
+    from scipy.special import nctdtrinc
+
     # the far tail, an effect found with the wrong sign, is below 1e-4 at these powers
-    noncentrality = nctdtrinc(n - 1, 1 - power, _quantile(n - 1, confidence))
-    return float(noncentrality * sd / math.sqrt(n))
+    return float(nctdtrinc(n - 1, 1 - power, _quantile(n - 1, confidence)))
 
 
 def repeats_needed(

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mtlbook.choices import dense_covariance
 from mtlbook.layers import TaskNetwork
 from mtlbook.methods.base import NetworkMethod
 from mtlbook.priors import (
-    Inverted,
+    Cholesky,
+    Covariance,
     LowRankPlusDiagonal,
+    StoredCovariance,
     check_covariance,
     decompose,
     log_determinant_term,
@@ -22,6 +25,7 @@ from mtlbook.priors import (
     proximal_step,
     quadratic_form,
     reciprocal,
+    whiten,
 )
 from mtlbook.relations import Relation
 from mtlbook.tensors import exact
@@ -148,9 +152,8 @@ class MRN(NetworkMethod):
     -----
     A layer has the modes class (its outputs), feature (its inputs) and task; kernel height and
     width of a convolution get no covariance. The order of the axes plays no part, so all is done
-    in the layer's own, tasks first, in which nothing is copied. Covariances are buffers, kept as
-    eigendecompositions (:class:`mtlbook.priors.LowRankPlusDiagonal`); they start as identities,
-    with which the prior is weight decay.
+    in the layer's own, tasks first. Covariances are buffers: eigendecompositions where they are of
+    low rank or may be singular, else Cholesky factors. They start as identities: weight decay.
 
     References
     ----------
@@ -176,15 +179,18 @@ class MRN(NetworkMethod):
         self.switches = replace(RELEASED if as_released else Switches(), **switches)
         self.update_every, self.updates = self.switches.update_every, 0
         self._check()
-        if self.switches.freeze:
+        chosen = self.switches
+        self.caps = {chosen.threshold, chosen.trace_cap, chosen.feature_step} != {None}
+        if chosen.freeze:
             network.learn_only(self.layers)
+        self.kept = nn.ModuleDict()
         for name, layer in self.regularised.items():
             layer.stack()  # complains of heads that differ in width
-            tensor = self.tensor(name).detach()
-            self.register_buffer(f"{name}_log_determinant", tensor.new_zeros(()))
+            self.register_buffer(
+                f"{name}_log_determinant", self.tensor(name).detach().new_zeros(())
+            )
             for which in self.switches.learn:
-                size = self._size(which)
-                self._store(name, which, _identity(tensor, self.mode(name, which), size))
+                self.kept[f"{name}_{which}"] = StoredCovariance(self._identity(name, which))
 
     def get_extra_state(self) -> Tensor:
         """The number of updates, which ``max_updates`` bounds."""
@@ -226,6 +232,15 @@ class MRN(NetworkMethod):
         """The dimension of a mode, where the layer holds a part of it."""
         return self.switches.features if which == "feature" else None
 
+    def _identity(self, name: str, which: str) -> Covariance:
+        """The identity in the form that updates will have."""
+        tensor, mode, size = self.tensor(name).detach(), self.mode(name, which), self._size(which)
+        d = tensor.shape[mode]
+        if self._is_dense(tensor, which, mode):
+            return Cholesky(*[tensor.new_zeros(d, d).fill_diagonal_(1) for _ in range(2)])
+        rank = min(d, tensor.numel() // d)
+        return LowRankPlusDiagonal.identity(d, rank, size=size, like=tensor)
+
     def tensor(self, name: str) -> Tensor:
         """The layer's weights as they are stored, task axis first."""
         return self.network.task_layers[name].weight
@@ -237,27 +252,19 @@ class MRN(NetworkMethod):
         dense = self.tensor(name).ndim == 3  # (T, in, out), against (T, out, in, kh, kw)
         return 1 if (which == "feature") == dense else 2
 
-    def covariance(self, name: str, which: str) -> LowRankPlusDiagonal:
+    def covariance(self, name: str, which: str) -> Covariance:
         """A covariance of a layer: ``which`` of ``learn``."""
-        prefix = f"{name}_{which}_"
-        parts = [getattr(self, prefix + part) for part in ("basis", "values", "eps")]
-        precision = self._buffers.get(f"{prefix}precision")
-        size = self._size(which)
-        if precision is None:
-            return LowRankPlusDiagonal(*parts, size=size)
-        return Inverted(*parts, precision, size=size)
+        return self.kept[f"{name}_{which}"].get()
 
-    def covariances(self, name: str) -> list[LowRankPlusDiagonal | None]:
+    def covariances(self, name: str) -> list[Covariance]:
         """One for each axis of the layer's tensor; None for the identity."""
-        result: list[LowRankPlusDiagonal | None] = [None] * self.tensor(name).ndim
+        result: list[Covariance] = [None] * self.tensor(name).ndim
         for which in self.switches.learn:
             result[self.mode(name, which)] = self.covariance(name, which)
         return result
 
     @torch.no_grad()
-    def set_covariance(
-        self, name: str, which: str, covariance: Tensor | LowRankPlusDiagonal
-    ) -> None:
+    def set_covariance(self, name: str, which: str, covariance: Covariance) -> None:
         """Put a covariance, one of ``learn``, in the place of a layer's."""
         size = self.tensor(name).shape[self.mode(name, which)]
         if tuple(covariance.shape) != (size, size):
@@ -267,17 +274,8 @@ class MRN(NetworkMethod):
             )
         if covariance.device.type != "meta":
             check_covariance("covariance", covariance)
-        self._store(name, which, decompose(covariance, check=False))
+        self.kept[f"{name}_{which}"].put(decompose(covariance, check=False))
         setattr(self, f"{name}_log_determinant", self._log_determinant(name))
-
-    def _store(self, name: str, which: str, covariance: LowRankPlusDiagonal) -> None:
-        for part in ("basis", "values", "eps"):
-            self.register_buffer(f"{name}_{which}_{part}", getattr(covariance, part))
-        size, rank = covariance.basis.shape
-        self._buffers.pop(f"{name}_{which}_precision", None)  # of an earlier one of full rank
-        if 2 * rank > size:  # a product with the inverse is cheaper than two with the basis
-            inverse = covariance.solve(covariance.basis.new_zeros(size, size).fill_diagonal_(1))
-            self.register_buffer(f"{name}_{which}_precision", inverse)
 
     def _log_determinant(self, name: str) -> Tensor:
         """Second term of eq. 9 for one layer; kept, since it changes at updates alone."""
@@ -313,40 +311,52 @@ class MRN(NetworkMethod):
             return
         self.updates += 1
         for name in self.layers:
-            tensor, seen = self.tensor(name), self.covariances(name)
-            new = {}
-            for which in (which for which in self.names if which in chosen.learn):
-                mode = self.mode(name, which)
-                with exact(tensor):
-                    new[which] = self._updated(tensor, seen, which, mode)
-                if chosen.order == "sequential":
-                    seen[mode] = new[which]
-            for which, covariance in new.items():
-                with exact(tensor):
-                    self._store(name, which, covariance)
-            setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+            with exact(self.tensor(name)):
+                self._update_layer(name)
 
-    def _updated(
-        self, w: Tensor, covariances: Sequence, which: str, mode: int
-    ) -> LowRankPlusDiagonal:
+    def _update_layer(self, name: str) -> None:
+        chosen, tensor, seen = self.switches, self.tensor(name), self.covariances(name)
+        new, white, others = {}, tensor, seen
+        mode = self.mode(name, "feature")
+        if isinstance(seen[mode], Cholesky):  # a dear product that the other modes have in common
+            white = whiten(tensor, [c if i == mode else None for i, c in enumerate(seen)])
+            others = [None if i == mode else c for i, c in enumerate(seen)]
+        for which in (which for which in self.names if which in chosen.learn):
+            mode = self.mode(name, which)
+            given = (tensor, seen) if which == "feature" else (white, others)
+            new[which] = self._updated(*given, which, mode)
+            if chosen.order == "sequential":
+                seen[mode] = others[mode] = new[which]
+        for which, covariance in new.items():
+            self.kept[f"{name}_{which}"].put(covariance)
+        setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+
+    def _updated(self, w: Tensor, covariances: Sequence, which: str, mode: int) -> Covariance:
         """The new covariance of one mode, eq. 11 or what the switches make of it."""
         chosen, eps = self.switches, self.eps[which]
         if not chosen.divide:
             w = w * (w.numel() / w.shape[mode]) ** 0.5
-        caps = (chosen.threshold, chosen.trace_cap, chosen.feature_step)
-        if caps != (None, None, None):
+        kind = {"eps": eps, "relative": chosen.relative}
+        if self.caps:
             new = self._released(w, covariances, which, mode)
+        elif self._is_dense(w, which, mode):
+            well = (1 - eps) * w.shape[mode] < 1e4 * eps  # of a condition below 10,000
+            kind |= {"structure": "dense", "dtype": w.dtype if well else torch.float64}
+            return Cholesky.of(normalise_trace(mode_covariance(w, covariances, mode, **kind)))
         else:
-            size = self._size(which)
-            new = mode_covariance(
-                w, covariances, mode, eps=eps, relative=chosen.relative, size=size
-            )
+            new = mode_covariance(w, covariances, mode, size=self._size(which), **kind)
         new = decompose(new, check=False)  # made here: a covariance
         return normalise_trace(new) if chosen.scale == "trace" else new
 
-    def _released(
-        self, w: Tensor, covariances: Sequence, which: str, mode: int
-    ) -> LowRankPlusDiagonal:
+    def _is_dense(self, w: Tensor, which: str, mode: int) -> bool:
+        """Whether updates make a definite matrix, and nobody (the proximal map) asks for more."""
+        chosen, d = self.switches, w.shape[mode]
+        if self.caps or chosen.proximal is not None or self._size(which) not in (None, d):
+            return False
+        definite = self.eps[which] > 0 and chosen.relative and chosen.scale == "trace"
+        return definite and dense_covariance(d, w.numel() // d)
+
+    def _released(self, w: Tensor, covariances: Sequence, which: str, mode: int) -> Covariance:
         """The covariance whose inverse is the matrix that the released code computes.
 
         That code keeps precisions. Here, too, an eigenvalue of one is 1/s or, below the threshold,
@@ -388,13 +398,3 @@ class MRN(NetworkMethod):
         matrix = Relation(self.covariance(layer, "task").dense(), meaning).normalised().matrix
         matrix = ((matrix + matrix.mT) / 2).clamp(-1, 1)
         return Relation(matrix.fill_diagonal_(1), meaning)
-
-
-def _identity(tensor: Tensor, mode: int, size: int | None) -> LowRankPlusDiagonal:
-    """The identity in the structure that updates of this mode will have."""
-    d = tensor.shape[mode]
-    rank = min(d, tensor.numel() // d)
-    basis = tensor.new_zeros(d, rank).fill_diagonal_(1)  # a square one may be too large
-    if rank == (d if size is None else size):
-        return LowRankPlusDiagonal(basis, tensor.new_ones(rank), tensor.new_zeros(()), size=size)
-    return LowRankPlusDiagonal(basis, tensor.new_zeros(rank), tensor.new_ones(()), size=size)

@@ -31,8 +31,9 @@ class MTAL(NetworkMethod):
     r"""Kernels of T different networks, mixed with those that are similar to them.
 
     OBJECTIVE   :math:`\sum_t \ell_t(\tilde K_t, v_t)`, in every layer
-                :math:`\tilde K = W(K)\, K`,
-                :math:`W_{pq} \propto \delta_{pq} + s_{pq} \mathbb{1}[s_{pq} > \rho,\, p \ne q]`
+                :math:`\tilde K = A(K)\, K`,
+                :math:`A_{pq} \propto 1` for :math:`p = q`, :math:`s_{pq}` where it exceeds
+                :math:`\theta` (``rho``), else 0
 
     **Reconstruction.** Only the abstract, the setting and the notation of the paper are known to
     us. From them come: tasks that differ in inputs and classes; aggregation, with weights, of any
@@ -77,7 +78,7 @@ class MTAL(NetworkMethod):
     Notes
     -----
     Pairs are found in ``update`` and used by ``forward``; call ``update`` after changing weights by
-    hand. A step costs one product ``W K`` a layer more than STL's, inference nothing: ``freeze``.
+    hand. A step costs one product ``A K`` a layer more than STL's, inference nothing: ``freeze``.
 
     References
     ----------
@@ -158,7 +159,7 @@ class MTAL(NetworkMethod):
         return units(self.network.kernels(name), self.unit)
 
     def weights(self, name: str) -> Tensor:
-        """W of a layer's kernels as they are now, (P, P); differentiable where it is learned."""
+        """A of a layer's kernels as they are now, (P, P); differentiable where it is learned."""
         kernels = torch.cat(self.kernels(name))
         return pair_weights(
             kernels.detach() if self.detach else kernels,
@@ -241,7 +242,7 @@ class MTAL(NetworkMethod):
     def sharing(self) -> dict[str, float]:
         r"""What to watch during training, of every layer: a probe for ``fit``.
 
-        ``share/conv1``: share of all pairs of kernels that are joined, :math:`|P| / \binom{F}{2}`.
+        ``share/conv1``: share of all pairs of kernels that are joined.
         ``redundancy/conv1``: share of the pairs *within* a task with a similarity above rho, among
         the shared kernels, with which the networks compute; ``own_redundancy/conv1``: among those
         that are trained.

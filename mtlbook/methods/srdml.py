@@ -21,9 +21,9 @@ KERAS_ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-7}
 class SRDML(SharedTrunk):
     r"""A learned, weighted sum of the distances between the tasks' saliencies.
 
-    OBJECTIVE   :math:`\sum_t \ell_t(f_t \circ h) + \lambda \sum_{i<j} \omega_{ij}\, d_{ij}` over
+    OBJECTIVE   :math:`\sum_t \ell_t(f_t \circ h) + \lambda \sum_{i<j} \omega_{ij} \delta_{ij}` over
                 h, f and :math:`\omega \ge 0,\ \sum_{i<j} \omega_{ij} \ge \beta`, with
-                :math:`d_{ij} = \operatorname{dist}(\nabla_A f_i, \nabla_A f_j)` on the batch's
+                :math:`\delta_{ij} = \operatorname{dist}(\nabla_A f_i, \nabla_A f_j)` on the batch's
                 features :math:`A = h(x)`
 
     Parameters
@@ -63,9 +63,9 @@ class SRDML(SharedTrunk):
     Notes
     -----
     In each step the weights' gradient holds omega, and omega's the distances, both of before the
-    step. For the simplex :math:`\partial / \partial c_{ij} = \lambda \beta\, (d_{ij} - \sum \omega
-    d / \beta) / \sum c`: pairs closer than the weighted average gain. The closest pair with
-    :math:`c > 0` never loses, so :math:`\sum c` stays positive.
+    step. For the simplex :math:`\partial / \partial c_{ij} = \lambda \beta\, (\delta_{ij} -
+    \sum \omega \delta / \beta) / \sum c`: pairs closer than the weighted average gain. The
+    closest pair with :math:`c > 0` never loses, so :math:`\sum c` stays positive.
 
     References
     ----------
@@ -235,10 +235,10 @@ def fresh_adam_step(gradient: Tensor, count: int) -> Tensor:
 def broadcast_targets(tasks: TaskSet) -> TaskSet:
     r"""The targets for which the synthetic script really trains: each task's mean.
 
-    The script subtracts targets ``(m,)`` from outputs ``(m, 1)``, an ``(m, m)`` matrix. Its sum of
-    squares is :math:`\sum_{ij} (\hat y_i - y_j)^2 = m \sum_i (\hat y_i - \bar y)^2 + m \sum_j (y_j
-    - \bar y)^2`: m times the squared error from the *mean* target, and a constant. So training on
-    these targets, with the loss multiplied by m, repeats the script's bug exactly.
+    The script subtracts targets ``(n,)`` from outputs ``(n, 1)``, an ``(n, n)`` matrix. Its sum of
+    squares is :math:`\sum_{ij} (\hat y_i - y_j)^2 = n \sum_i (\hat y_i - \bar y)^2 + n \sum_j (y_j
+    - \bar y)^2`: n times the squared error from the *mean* target, and a constant. So training on
+    these targets, with the loss multiplied by n, repeats the script's bug exactly.
 
     Parameters
     ----------

@@ -8,6 +8,15 @@ paper contradicts itself, plays no part and no Kronecker product is ever formed.
 Equation numbers are those of MRN (NIPS 2017, arXiv 1506.02117v4).
 """
 
+from mtlbook.priors.covariances import (
+    Cholesky,
+    Covariance,
+    Inverted,
+    LowRankPlusDiagonal,
+    check_covariance,
+    decompose,
+    reciprocal,
+)
 from mtlbook.priors.distributions import MatrixNormal, TensorNormal
 from mtlbook.priors.maximum_likelihood import (
     flip_flop,
@@ -16,23 +25,21 @@ from mtlbook.priors.maximum_likelihood import (
     sqrt_relation,
 )
 from mtlbook.priors.operators import (
-    Covariance,
-    Inverted,
-    LowRankPlusDiagonal,
     apply_precisions,
-    check_covariance,
-    decompose,
     log_determinant_term,
     proximal_step,
     quadratic_form,
-    reciprocal,
+    whiten,
 )
+from mtlbook.priors.stored import StoredCovariance
 
 __all__ = [
+    "Cholesky",
     "Covariance",
     "Inverted",
     "LowRankPlusDiagonal",
     "MatrixNormal",
+    "StoredCovariance",
     "TensorNormal",
     "apply_precisions",
     "check_covariance",
@@ -45,4 +52,5 @@ __all__ = [
     "quadratic_form",
     "reciprocal",
     "sqrt_relation",
+    "whiten",
 ]

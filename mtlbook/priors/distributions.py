@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 
-from mtlbook.priors.operators import _along, check_symmetric
+from mtlbook.priors.covariances import check_symmetric
+from mtlbook.priors.operators import _along
 
 
 class TensorNormal(Distribution):
-    r"""Tensor normal distribution :math:`\mathrm{TN}(M, S_1, \dots, S_K)` (eq. 1-3).
+    r"""Tensor normal distribution :math:`\mathrm{TN}(M, \Sigma_1, \dots, \Sigma_N)` (eq. 1-3).
 
     Derived in the book: :eq:`tensor-normal-construction`, :eq:`tensor-normal-density`.
 
-    .. math:: p(X) = (2 \pi)^{-d/2} \prod_k |S_k|^{-d / (2 d_k)}
-              \exp \bigl( -\tfrac12 \| (X - M) \times_1 L_1^{-1} \dots \times_K L_K^{-1} \|^2
-              \bigr), \qquad S_k = L_k L_k^\top
+    .. math:: p(X) &= (2 \pi)^{-D/2} \prod_k |\Sigma_k|^{-D / (2 D_k)} \; e^{-Q / 2}, \\
+              Q &= \| (X - M) \times_1 L_1^{-1} \dots \times_N L_N^{-1} \|^2,
+              \qquad \Sigma_k = L_k L_k^\top
 
     Parameters
     ----------
@@ -170,11 +171,11 @@ class TensorNormal(Distribution):
 
 
 class MatrixNormal(TensorNormal):
-    r"""Matrix normal distribution :math:`\mathrm{MN}(M, F, \Omega)`, the tensor normal with K = 2.
+    r"""Matrix normal distribution :math:`\mathrm{MN}(M, F, \Omega)`, two modes.
 
     Derived in the book: :eq:`matrix-normal-construction`, :eq:`matrix-normal-density`.
 
-    .. math:: p(X) = (2 \pi)^{-mn/2} |F|^{-n/2} |\Omega|^{-m/2}
+    .. math:: p(X) = (2 \pi)^{-dT/2} |F|^{-T/2} |\Omega|^{-d/2}
               \exp \bigl( -\tfrac12 \operatorname{tr}(F^{-1} (X - M) \Omega^{-1} (X - M)^\top)
               \bigr)
 

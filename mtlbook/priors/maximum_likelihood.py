@@ -9,18 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mtlbook.priors.operators import (
+from mtlbook.priors.covariances import (
     Covariance,
+    Factored,
     LowRankPlusDiagonal,
-    _along,
     _eigh,
     _factor,
-    _factors,
     _gram_error,
-    _mode,
     reciprocal,
 )
-from mtlbook.tensors import unfold
+from mtlbook.priors.operators import _factors, _mode, _whiten
+from mtlbook.tensors import symmetric_product, unfold
 
 Structure = Literal["auto", "dense", "low-rank"]
 Order = Literal["sequential", "simultaneous"]
@@ -36,13 +35,14 @@ def mode_covariance(
     relative: bool = True,
     structure: Structure = "auto",
     size: int | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor | LowRankPlusDiagonal:
     r"""One flip-flop update: the covariance of a mode, given those of the others (eq. 5, 11, 12).
 
     Derived in the book: :eq:`tensor-normal-flip-flop`.
 
-    .. math:: S_k = \frac{d_k}{n d} \sum_{i=1}^n W^i_{(k)}
-              \Bigl( \bigotimes_{j \ne k} S_j \Bigr)^{-1} W_{(k)}^{i\top} + \varepsilon I
+    .. math:: \Sigma_k = \frac{D_k}{n D} \sum_{i=1}^n W^i_{(k)}
+              \Bigl( \bigotimes_{j \ne k} \Sigma_j \Bigr)^{-1} W_{(k)}^{i\top} + \varepsilon I
 
     Parameters
     ----------
@@ -61,16 +61,17 @@ def mode_covariance(
     size : int, optional
         Dimension of the mode where ``w`` holds coordinates in a subspace, orthonormal ones: as
         :class:`LowRankPlusDiagonal` has it, which is then returned.
+    dtype : torch.dtype
+        In which to compute. A decomposition squares its errors and asks for float64.
 
     Returns
     -------
     Tensor, shape ``(d_k, d_k)``, or LowRankPlusDiagonal
-        In the dtype of ``w``, computed in float64. Zero weights give 0 (plus ``eps I``).
+        In the dtype of ``w``. Zero weights give 0 (plus ``eps I``).
     """
     factors = _factors("w", w, covariances)
-    covariance = _update(
-        w, factors, mode, eps=eps, relative=relative, structure=structure, size=size
-    )
+    options = {"eps": eps, "relative": relative, "structure": structure, "size": size}
+    covariance = _update(w, factors, mode, dtype=dtype, **options)
     return covariance.to(w.dtype)
 
 
@@ -208,26 +209,24 @@ def sqrt_relation(w: Tensor) -> Tensor:
 
 def _update(
     w: Tensor,
-    factors: Sequence[LowRankPlusDiagonal | None],
+    factors: Sequence[Factored | None],
     mode: int,
     *,
     eps: float,
     relative: bool,
     structure: Structure,
     size: int | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor | LowRankPlusDiagonal:
-    """:func:`mode_covariance` in float64, the other covariances already decomposed."""
+    """:func:`mode_covariance` in ``dtype``, the other covariances already decomposed."""
     if eps < 0 or (relative and eps > 1):
         raise ValueError(f"eps: expected {'0 to 1' if relative else 'a number >= 0'}, got {eps}")
     if structure not in ("auto", "dense", "low-rank"):
         raise ValueError(f"structure: expected 'auto', 'dense' or 'low-rank', got {structure!r}")
     k = len(factors)
     mode = _mode(k, mode) - k
-    white = w.double()
-    for axis, factor in enumerate(factors, start=-k):
-        if axis != mode and factor is not None:
-            white = _along(factor.to(white.dtype).root_solve, white, axis)
-    white = unfold(white, mode)
+    others = [None if axis == mode else factor for axis, factor in enumerate(factors, start=-k)]
+    white = unfold(_whiten(w.to(dtype), others), mode)
     d, m = white.shape
     white = white / max(m, 1) ** 0.5  # now S_k = white @ white.mT
 
@@ -236,7 +235,7 @@ def _update(
     whole = d if size is None else size
     keep, ridge = (1 - eps, eps / whole) if relative else (1.0, eps)
     if structure == "dense" or (structure == "auto" and m >= whole):
-        covariance = white @ white.mT
+        covariance = symmetric_product(white)
         shift = ridge * covariance.trace() if relative else ridge
         identity = torch.eye(d, dtype=covariance.dtype, device=covariance.device)
         return keep * covariance + shift * identity

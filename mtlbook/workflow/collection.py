@@ -96,6 +96,8 @@ def recorded(
     found = {}
     known = load_results(root / "data" / "results")
     names = only or sorted(path.name for path in folder.glob("*") if path.is_dir())
+    if not names:
+        raise WorkflowError(f"{folder}: no finished runs of any experiment")
     of: dict[str, list[Run]] = {name: [] for name in names}
     for run in expand(root / repository.EXPERIMENTS, folder.name, list(of)):
         of[run.experiment].append(run)

@@ -15,6 +15,8 @@ from mtlbook.ledger.merging import compare_runs
 from mtlbook.ledger.results import Result
 from mtlbook.workflow.catalogue import PROFILES, Run, expand, load_experiments
 from mtlbook.workflow.execution import RunError, execute_run
+from mtlbook.workflow.supervision import MARK, only_driver
+from mtlbook.workflow.surroundings import environment
 
 #: Of the provenance of a repeated run, what a report says.
 REPORTED = ("started", "git_commit", "python", "packages", "platform", "device")
@@ -102,12 +104,13 @@ def rerun_random(
 
 
 def _repeat(root: Path, run: Run, committed: Result, repeats: int | None) -> Repetition:
-    folder = repository.runs(root) / "rerun" / run.experiment
+    folder = repository.runs(root) / "rerun"
     fewer = _fewer(run.parameters.get("repeats"), repeats)
     parameters = run.parameters | ({} if fewer is None else {"repeats": fewer})
-    here = replace(run, profile="rerun", folder=folder, parameters=parameters)
+    here = replace(run, profile="rerun", folder=folder / run.experiment, parameters=parameters)
     try:
-        execute_run(here, root)
+        with only_driver(folder), environment({MARK: str(folder)}):  # its kernel ends with us
+            execute_run(here, root)
     except RunError as error:
         return Repetition(run.name, differences=[str(error)])
     fresh = Result.load(here.result)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -100,9 +99,7 @@ def reproduce(
     runs = expand(root / repository.EXPERIMENTS, profile, only, where)
     runs = [run for run in runs if not run.skip]
     folder = repository.runs(root) / profile
-    with _only_driver(folder):
-        for leftover in folder.glob("*/.*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with only_driver(folder):
         if force:
             for run in runs:
                 run.waiting.unlink(missing_ok=True)
@@ -123,7 +120,7 @@ def reproduce(
         options = {"only": only, "where": where, "cores": cores, "extra": extra}
         command = snakemake_command(root, profile, keep_stale=keep_stale, **options)
         log = folder / "snakemake.log"
-        with log.open("w", encoding="utf-8") as stream, _asked_to_end():
+        with log.open("w", encoding="utf-8") as stream:
             process = subprocess.Popen(
                 command,
                 stdout=stream,
@@ -134,11 +131,7 @@ def reproduce(
                 # the workers
                 start_new_session=True,
             )
-            try:
-                show_progress(process, unfinished, expected_seconds(root, unfinished))
-            finally:
-                stop_workers(folder)
-                process.wait()
+            show_progress(process, unfinished, expected_seconds(root, unfinished))
         missing = [run for run in unfinished if not run.result.exists()]
         if (process.returncode or missing) and not any(run.failed.exists() for run in missing):
             print(last_lines(log, 20))
@@ -166,8 +159,8 @@ def _judged(runs: Sequence[Run], verdicts: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _only_driver(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; what a driver that was killed has left working is stopped first."""
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; nobody works for the folder before or after that."""
     lock = FileLock(folder / ".lock")
     note = folder / ".driver"
     try:
@@ -183,11 +176,19 @@ def _only_driver(folder: Path) -> Iterator[None]:
         ) from error
     try:
         note.write_text(str(os.getpid()), encoding="utf-8")
-        stop_workers(folder)
+        _clear(folder)  # of what a driver that was killed has left
         yield
     finally:
+        _clear(folder)
         note.unlink(missing_ok=True)
         lock.release()
+
+
+def _clear(folder: Path) -> None:
+    """Stop who works for a folder, and remove unfinished runs."""
+    stop_workers(folder)
+    for leftover in folder.glob("*/.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def stop_workers(folder: Path) -> None:
@@ -205,22 +206,3 @@ def _works_for(process: psutil.Process, folder: Path) -> bool:
         return process.pid != os.getpid() and process.environ().get(MARK) == str(folder)
     except psutil.Error:
         return False  # ended meanwhile, or another user's
-
-
-@contextlib.contextmanager
-def _asked_to_end() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this process as Ctrl-C does: workers first."""
-
-    def interrupt(*_) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    try:
-        before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
-    except ValueError:  # not in the main thread
-        before = {}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)

@@ -22,6 +22,7 @@ from mtlbook.exercises.course import (
     tnrdmtl,
     trace_norm,
     what_we_got_wrong,
+    when_tasks_help,
     yours,
 )
 from mtlbook.exercises.model import Exercise
@@ -29,6 +30,7 @@ from mtlbook.exercises.model import Exercise
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
     for module in (
+        when_tasks_help,
         *(tensors, trace_norm, tensor_trace_norms, optimisation, matrix_normal, tensor_normal),
         *(saliency, heterogeneous_tasks, kernel_similarity),
         *(tnrdmtl, drn, mrn, mrn_bugs, srdml, mtal, reproduction, what_we_got_wrong, yours),

@@ -33,9 +33,9 @@ def on_the_sphere(f):
 
 
 def with_sigma_the_square(f):
-    """With sigma = m^2 a cosine of 0.8 corresponds to exp(-0.4)
+    """With sigma = c^2, c the length of all kernels, a cosine of 0.8 corresponds to exp(-0.4)
 
-    Expand the square of the distance of two vectors of length m.
+    Expand the square of the distance of two vectors of length c.
     """
     close(f(0.8, 1.0, 1.0), torch.tensor(-0.4).double().exp(), "the threshold")
 
@@ -150,7 +150,7 @@ EXERCISES = (
         checks=(with_sigma_the_square, takes_the_same_pairs),
         mistakes=(
             Mistake(
-                "The squared distance is 2 m^2 (1 - s): two squares and a double product.",
+                "The squared distance is 2 c^2 (1 - s): two squares and a double product.",
                 lambda rho, m, sigma: torch.tensor(-(m**2) * (1 - rho) / sigma).exp(),
             ),
             Mistake(

@@ -111,7 +111,7 @@ def _colleague(w, f, omega):
 def is_a_cosine(f):
     """With F = I it is the cosine of the tasks' weights
 
-    The update has the entries <w_s, w_t> / d. What does dividing by the deviations leave?
+    The update has the entries <w_t, w_t'> / d. What does dividing by the deviations leave?
     """
     w = randn(8, 3)
     unit = w / w.norm(dim=0)

@@ -179,7 +179,7 @@ EXERCISES = (
         mistakes=(
             Mistake("That is the gradient at the *shared* kernels.", lambda k, g: g.clone()),
             Mistake(
-                "This holds the similarity fixed: it is W^T G, what `detach=True` gives.",
+                "This holds the similarity fixed: it is A^T G, what `detach=True` gives.",
                 _attached(slope=False),
             ),
             Mistake(

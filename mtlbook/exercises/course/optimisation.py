@@ -23,7 +23,7 @@ exercise = partial(Exercise, chapter="foundations/optimisation")
 
 
 def one_task(f):
-    """Of one task it is the length of X^T y / n
+    """Of one task it is the length of A^T y / n, A its inputs
 
     Which gradient decides whether zero is a minimiser, and what is it at zero?
     """
@@ -56,31 +56,33 @@ def _of_gradient(norm, mean=True):
 
 
 def without_the_square(f):
-    """With mu = 0 it is singular value thresholding
+    """With lambda = 0 it is singular value thresholding
 
     No singular value becomes negative.
     """
-    x = 0.5 * randn(6, 4)
-    close(f(x, 1.0, 0.0), singular_value_threshold(x, 1.0), "Z")
+    y = 0.5 * randn(6, 4)
+    close(f(y, 1.0, 0.0), singular_value_threshold(y, 1.0), "X")
 
 
 def is_stationary(f):
-    """(1 + mu) Z - X is minus tau times a sub-gradient at Z
+    """(1 + lambda) X - Y is minus tau times a sub-gradient at X
 
-    Write the derivative of all three terms, and look at one singular value: sigma - z - mu z = tau.
+    Write the derivative of all three terms, and look at one singular value: with s that of Y and
+    x that of X, s - x - lambda x = tau.
     """
-    x, tau, mu = randn(6, 4), 0.5, 2.0
-    z = f(x, tau, mu)
-    shaped(z, x.shape, "Z", x)
-    g = (x - (1 + mu) * z) / tau
+    y, tau, lam = randn(6, 4), 0.5, 2.0
+    x = f(y, tau, lam)
+    shaped(x, y.shape, "X", y)
+    g = (y - (1 + lam) * x) / tau
     size = torch.linalg.matrix_norm(g, 2)
-    require(size < 1 + 1e-6, "(X - (1 + mu) Z) / tau of spectral norm at most 1", f"{size:.4f}")
-    close((g * z).sum(), trace_norm(z), "its inner product with Z, the trace norm of Z")
+    expected = "(Y - (1 + lambda) X) / tau of spectral norm at most 1"
+    require(size < 1 + 1e-6, expected, f"{size:.4f}")
+    close((g * x).sum(), trace_norm(x), "its inner product with X, the trace norm of X")
 
 
-def _raw(x, tau, mu):
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    return (u * (s - tau) / (1 + mu)) @ vh
+def _raw(y, tau, lam):
+    u, s, vh = torch.linalg.svd(y, full_matrices=False)
+    return (u * (s - tau) / (1 + lam)) @ vh
 
 
 # --------------------------------------------------------------------------------------- hovering
@@ -157,7 +159,7 @@ EXERCISES = (
         "The largest useful strength",
         DERIVE,
         signature="largest_strength(inputs, targets)",
-        shapes="inputs (T, n, D), targets (T, n) -> the least gamma for which W = 0 is a minimiser",
+        shapes="inputs (T, n, d), targets (T, n) -> the least gamma for which W = 0 is a minimiser",
         checks=(one_task, both_sides),
         mistakes=(
             Mistake(
@@ -181,8 +183,8 @@ EXERCISES = (
         "ex-optimisation-elastic",
         "Norm and weight decay in one step",
         DERIVE,
-        signature="elastic_threshold(x, tau, mu)",
-        shapes="x (m, n), tau and mu numbers -> argmin of |Z - X|^2 / 2 + tau |Z|_* + mu |Z|^2 / 2",
+        signature="elastic_threshold(y, tau, lam)",
+        shapes="y (d, T), two numbers -> argmin of |X - Y|^2 / 2 + tau |X|_* + lambda |X|^2 / 2",
         checks=(without_the_square, is_stationary),
         mistakes=(
             Mistake(
@@ -192,11 +194,11 @@ EXERCISES = (
             Mistake(
                 "First the threshold, then the division: dividing first, the threshold would have "
                 "to be divided as well.",
-                lambda x, tau, mu: singular_value_threshold(x / (1 + mu), tau),
+                lambda y, tau, lam: singular_value_threshold(y / (1 + lam), tau),
             ),
             Mistake(
-                "The square costs something, too: nothing here depends on mu.",
-                lambda x, tau, mu: singular_value_threshold(x, tau),
+                "The square costs something, too: nothing here depends on lambda.",
+                lambda y, tau, lam: singular_value_threshold(y, tau),
             ),
         ),
     ),

@@ -105,29 +105,29 @@ def is_another_function(f):
 
 
 def of_a_straight_place(f):
-    """Where U a + b = 0 the tanh is straight, and nothing arrives
+    """Where V a + beta = 0 the tanh is straight, and nothing arrives
 
     The second derivative of tanh: is it even or odd?
     """
-    u, v = randn(6, 4), randn(6, seed=1)
+    hidden, out = randn(6, 4), randn(6, seed=1)
     a = randn(4, seed=2)
-    close(f(u, v, -u @ a, a), torch.zeros(4, 4).double(), "the Hessian")
+    close(f(hidden, out, -hidden @ a, a), torch.zeros(4, 4).double(), "the Hessian")
 
 
 def of_any_place(f):
     """Elsewhere it is the derivative of the saliency, by autograd
 
-    Differentiate the saliency once more by the chain rule. On which sides does U stand?
+    Differentiate the saliency once more by the chain rule. On which sides does V stand?
     """
-    u, v, b, a = randn(6, 4), randn(6, seed=1), randn(6, seed=3), randn(4, seed=2)
-    expected = torch.autograd.functional.hessian(lambda x: v @ torch.tanh(u @ x + b), a)
-    close(f(u, v, b, a), expected, "the Hessian")
+    hidden, out, bias, a = randn(6, 4), randn(6, seed=1), randn(6, seed=3), randn(4, seed=2)
+    expected = torch.autograd.functional.hessian(lambda x: out @ torch.tanh(hidden @ x + bias), a)
+    close(f(hidden, out, bias, a), expected, "the Hessian")
 
 
 def _hessian(second):
-    def answer(u, v, b, a):
-        t = torch.tanh(u @ a + b)
-        return u.mT @ torch.diag(v * second(t)) @ u
+    def answer(hidden, out, bias, a):
+        t = torch.tanh(hidden @ a + bias)
+        return hidden.mT @ torch.diag(out * second(t)) @ hidden
 
     return answer
 
@@ -137,8 +137,8 @@ EXERCISES = (
         "ex-saliency-distances",
         "Distances of saliencies",
         WARM_UP,
-        signature="distances(s)",
-        shapes="s (T, B, D), the saliencies of T tasks on B samples -> (T, T), l1, summed over the "
+        signature="distances(g)",
+        shapes="g (T, B, d), the saliencies of T tasks on B samples -> (T, T), l1, summed over the "
         "batch",
         checks=(on_one_sample, on_a_batch),
         mistakes=(
@@ -161,8 +161,8 @@ EXERCISES = (
         "ex-saliency-saturation",
         "A sigmoid in the way",
         WARM_UP,
-        signature="saliency_of_probability(score, s)",
-        shapes="score (B,), s (B, D), the saliency of the score -> (B, D), that of its sigmoid",
+        signature="saliency_of_probability(score, g)",
+        shapes="score (B,), g (B, d), the saliency of the score -> (B, d), that of its sigmoid",
         checks=(where_undecided, where_certain),
         mistakes=(
             Mistake(
@@ -198,8 +198,8 @@ EXERCISES = (
         "ex-saliency-tanh",
         "Who hears of the regulariser?",
         DERIVE,
-        signature="slope_of_saliency(u, v, b, a)",
-        shapes="u (H, D), v (H,), b (H,), a (D,): f(a) = <v, tanh(U a + b)> -> (D, D), its Hessian",
+        signature="slope_of_saliency(hidden, out, bias, a)",
+        shapes="V (m, d), v (m,), beta (m,), a (d,): f(a) = <v, tanh(V a + beta)> -> its Hessian",
         checks=(of_a_straight_place, of_any_place),
         mistakes=(
             Mistake(

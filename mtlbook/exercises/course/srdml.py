@@ -75,7 +75,7 @@ def kills_constants(f):
 
 
 def is_the_quadratic_form(f):
-    """tr(W L W^T) is the weighted sum of squared distances
+    """tr(W Lambda W^T) is the weighted sum of squared distances
 
     Expand the squares, and collect what stands before <w_i, w_j>.
     """

@@ -32,7 +32,7 @@ def is_weight_decay(f):
 def falls_as_the_density_rises(f):
     """Along a covariance that is scaled, it is the negative logarithm of the density
 
-    Ask the density which sign -ln |S|^(-d / 2 d_k) has, and how often each determinant comes.
+    Ask the density which sign -ln |Sigma_k|^(-D / 2 D_k) has, and how often each determinant comes.
     """
     w = randn(2, 3, 4)
     for c in (0.3, 3.0):
@@ -136,7 +136,7 @@ EXERCISES = (
                 _penalty(-1, lambda w, s: w.numel() / len(s)),
             ),
             Mistake(
-                "The sign is right; but a covariance of mode k acts on d / d_k fibres, and so "
+                "The sign is right; but a covariance of mode k acts on D / D_k fibres, and so "
                 "often comes its determinant.",
                 _penalty(1, lambda w, s: 1),
             ),

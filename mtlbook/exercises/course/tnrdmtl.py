@@ -174,7 +174,7 @@ def of_a_single_task(f):
 def of_random_tasks(f):
     """Of 50 random tasks it is near what is drawn
 
-    Count ordered pairs, T (T - 1); the expected squared cosine is 1 / D.
+    Count ordered pairs, T (T - 1); the expected squared cosine is 1 / d.
     """
     for d in (400, 2000):
         drawn = sum(float(alignment(randn(d, 50, seed=seed))) for seed in range(4)) / 4

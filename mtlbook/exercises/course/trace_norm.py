@@ -30,13 +30,13 @@ def _svd(x):
 
 
 def multiply_to_x(f):
-    """A B^T is X
+    """A_1 A_2^T is X
 
     Start from X = U diag(s) V^T and share the factor in the middle between the two sides.
     """
     x = randn(6, 4)
     a, b = _two(f(x))
-    close(a @ b.mT, x, "A B^T")
+    close(a @ b.mT, x, "A_1 A_2^T")
 
 
 def cost_the_norm(f):
@@ -46,16 +46,16 @@ def cost_the_norm(f):
     """
     x = randn(6, 4)
     a, b = _two(f(x))
-    close(0.5 * (a.square().sum() + b.square().sum()), trace_norm(x), "(|A|^2 + |B|^2) / 2")
+    close(0.5 * (a.square().sum() + b.square().sum()), trace_norm(x), "(|A_1|^2 + |A_2|^2) / 2")
 
 
 def _two(came):
     if not isinstance(came, tuple) or len(came) != 2:
-        raise Failed("two matrices, A and B", describe(came))
+        raise Failed("two matrices, A_1 and A_2", describe(came))
     a, b = came
     require(
         a.ndim == b.ndim == 2 and len(a) == 6 and len(b) == 4 and a.shape[1] == b.shape[1],
-        "A (6, k) and B (4, k) for X (6, 4)",
+        "A_1 (6, k) and A_2 (4, k) for X (6, 4)",
         f"{tuple(a.shape)} and {tuple(b.shape)}",
     )
     return came
@@ -65,26 +65,26 @@ def _two(came):
 
 
 def is_a_covariance(f):
-    """D is symmetric and positive definite, one row for each row of X
+    """F is symmetric and positive definite, one row for each row of X
 
-    On which side of X does D stand in the second form?
+    On which side of X does F stand in the second form?
     """
     x = randn(4, 9)
     d = f(x)
-    shaped(d, (4, 4), "D", x)
-    close(d, d.mT, "D against its transpose")
+    shaped(d, (4, 4), "F", x)
+    close(d, d.mT, "F against its transpose")
     require(torch.linalg.eigvalsh(d).min() > 0, "positive eigenvalues", "one that is not")
 
 
 def attains(f):
     """The second form attains the trace norm
 
-    Insert X = U diag(s) V^T and D = U diag(e) U^T: for which e is s^2 / e + e least?
+    Insert X = U diag(s) V^T and F = U diag(e) U^T: for which e is s^2 / e + e least?
     """
     x = randn(4, 9)
     d = f(x)
     value = 0.5 * (torch.trace(x.mT @ torch.linalg.solve(d, x)) + torch.trace(d))
-    close(value, trace_norm(x), "(tr(X^T D^-1 X) + tr D) / 2")
+    close(value, trace_norm(x), "(tr(X^T F^-1 X) + tr F) / 2")
 
 
 def _root(matrix):
@@ -141,11 +141,11 @@ EXERCISES = (
         "Two factors of one norm",
         WARM_UP,
         signature="balanced_factors(x)",
-        shapes="x (m, n) -> (A (m, k), B (n, k)) with A B^T = X and k = min(m, n)",
+        shapes="x (d, T) -> (A_1 (d, k), A_2 (T, k)) with A_1 A_2^T = X and k = min(d, T)",
         checks=(multiply_to_x, cost_the_norm),
         mistakes=(
             Mistake(
-                "The middle factor stands on both sides: A B^T has the squares of the singular "
+                "The middle factor stands on both sides: A_1 A_2^T has the squares of the singular "
                 "values.",
                 lambda x: (_svd(x)[0] * _svd(x)[1], _svd(x)[2] * _svd(x)[1]),
             ),
@@ -161,7 +161,7 @@ EXERCISES = (
         "A covariance of features",
         DERIVE,
         signature="best_covariance(x)",
-        shapes="x (m, n) of full row rank -> D (m, m)",
+        shapes="x (d, T) of full row rank -> F (d, d)",
         checks=(is_a_covariance, attains),
         mistakes=(
             Mistake("That is a covariance of columns.", lambda x: _root(x.mT @ x)),
@@ -174,7 +174,7 @@ EXERCISES = (
                 lambda x: x @ x.mT,
             ),
             Mistake(
-                "Divided by its trace, D answers another question, with tr D = 1 as a constraint; "
+                "Divided by its trace, F answers another question, with tr F = 1 as a constraint; "
                 "here the trace is a term of the cost.",
                 lambda x: _root(x @ x.mT) / torch.trace(_root(x @ x.mT)),
             ),
@@ -185,7 +185,7 @@ EXERCISES = (
         "Another sub-gradient",
         DERIVE,
         signature="another_subgradient(x)",
-        shapes="x (m, n) of rank one, m and n above 1 -> G (m, n)",
+        shapes="x (d, T) of rank one, d and T above 1 -> G (d, T)",
         checks=(in_the_ball, touches, is_another),
         mistakes=(
             Mistake(

@@ -1,0 +1,109 @@
+"""Put the built book into one zip file that opens without a network; with ``--pdf`` also print it.
+
+    python scripts/archive.py            # _build/mtlbook-<version>.zip
+    python scripts/archive.py --pdf      # and _build/mtlbook-<version>.pdf, by Chromium
+
+The PDF is the pages one after the other, in the order of the contents, code that the pages hide
+left out. Formulas are set by the book's own MathJax.
+"""
+
+import argparse
+import os
+import posixpath
+import sys
+import zipfile
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from build_book import HTML, ROOT, pages
+
+import mtlbook
+from mtlbook.ledger.chromium import print_to_pdf
+from mtlbook.ledger.files import write_atomically
+
+NAME = f"mtlbook-{mtlbook.__version__}"
+README = """Deep multi-task learning, executable and audited ({name})
+
+Unpack this file, and open html/index.html in a browser. Nothing is loaded from elsewhere, so
+it reads without a network. The ledger of all verdicts is html/ledger.html.
+
+Text: CC BY 4.0. Code: MIT. MathJax 3 (in html/_static/mathjax): Apache 2.0.
+"""
+LEFT_OUT = ("_sources", ".doctrees", "reports")
+PRINTED = """
+@page { size: A4; margin: 18mm 16mm } article { break-before: page }
+figure, .math, .admonition-title { break-inside: avoid } h1, h2, h3 { break-after: avoid }
+pre { white-space: pre-wrap } .headerlink, button, details.hide { display: none }
+body { font-size: 10pt } img { max-width: 100% }
+"""
+
+
+def archive(html: Path, out: Path) -> Path:
+    """Write the built book into ``out``, a zip file, complete or not at all."""
+    if not (html / "index.html").is_file():
+        raise ValueError(f"{html}: expected a built book, got none; make book first")
+    files = sorted(path for path in html.rglob("*") if path.is_file())
+    part = out.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("README.txt", README.format(name=out.stem))
+        for path in files:
+            inside = path.relative_to(html)
+            if not {*LEFT_OUT} & {*inside.parts} and not inside.name.startswith("."):
+                made.write(path, Path("html") / inside)
+    os.replace(part, out)
+    return out
+
+
+def one_page(html: Path, names: list[str]) -> str:
+    """All pages as one: their articles, with the head of the first and paths from there."""
+    first = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser")
+    head = first.head
+    style = first.new_tag("style")
+    style.string = PRINTED
+    head.append(style)
+    articles = []
+    for name in names:
+        text = (html / f"{name}.html").read_text(encoding="utf-8")
+        article = BeautifulSoup(text, "html.parser").find("article")
+        for element, key in (
+            (e, k) for k in ("src", "href") for e in article.find_all(attrs={k: True})
+        ):
+            if ":" not in element[key] and not element[key].startswith("#"):
+                folder = posixpath.dirname(name)
+                element[key] = posixpath.normpath(posixpath.join(folder, element[key]))
+        for hidden in article.find_all("details", class_="hide"):
+            hidden.decompose()
+        for answer in article.find_all("details"):
+            answer["open"] = ""
+        articles.append(str(article))
+    return f"<!doctype html><html lang='en'>{head}<body>{''.join(articles)}</body></html>"
+
+
+def print_book(html: Path, names: list[str], out: Path, *, seconds: float = 900) -> Path:
+    """Print all pages into one PDF."""
+    page = html / "print.html"
+    try:
+        write_atomically(page, one_page(html, names))
+        # the clock of the page: MathJax has as much of it as it needs, whatever it takes here
+        return print_to_pdf(page, out, seconds=seconds, flags=["--virtual-time-budget=600000"])
+    finally:
+        page.unlink(missing_ok=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pdf", action="store_true", help="print the book, too")
+    options = parser.parse_args()
+    try:
+        print(archive(HTML, HTML.parent / f"{NAME}.zip"))
+        if options.pdf:
+            names = pages(ROOT / "book" / "_toc.yml")
+            print(print_book(HTML, names, HTML.parent / f"{NAME}.pdf"))
+    except (ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""Make slides of a chapter: one HTML file that opens from a folder, by keyboard, touch and print.
+
+What is shown comes from the built page, so that formulas, numbers, references and pictures are
+those of the book. What is chosen comes from the chapter's source: a line ``% slide`` or
+``% slide Title`` before a block takes this block, and without a title a block joins the slide
+before it. A chapter without such lines gives the first paragraph of each section with its numbered
+equations, each statement and each picture, and its exercises as questions.
+
+    python scripts/slides.py methods/mrn          # _build/html/slides/methods-mrn.html
+    python scripts/slides.py --all                # every chapter
+
+Pictures are inside the file; MathJax is the built book's, by a relative path.
+"""
+
+import argparse
+import base64
+import os
+import re
+import sys
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from bs4 import BeautifulSoup, Tag
+
+from mtlbook.ledger.files import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
+STATEMENTS = "definition proposition theorem lemma corollary".split()
+#: Sections that nobody shows.
+LEFT_OUT = ("From the", "Differences", "Further reading", "What the paper leaves open")
+
+
+class Slide(NamedTuple):
+    """A title and the HTML below it."""
+
+    title: str
+    body: str
+
+
+def marked(source: str) -> list[tuple[str, str]]:
+    """Title and block of each ``% slide`` of a chapter's source, in order."""
+    found = re.findall(
+        r"^% slide\b *([^\n]*)\n\n?(.*?)(?=\n\n|\Z)", source, re.DOTALL | re.MULTILINE
+    )
+    return [(title.strip(), block) for title, block in found]
+
+
+def block_in(page: Tag, block: str) -> Tag:
+    """The element of the built page that a block of the source has become.
+
+    By its label or name where it has one; a heading by its text, with the first paragraph of its
+    section; else by the words it begins with.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    label = re.search(
+        r"^:label: ([\w-]+)|^\s+name: ([\w-]+)|^\$\$ \(([\w:.-]+)\)", block, re.MULTILINE
+    )
+    if label:
+        name = next(filter(None, label.groups())).lower()
+        found = page.find(id=name) or page.find(id=f"equation-{name}")
+    elif heading := re.match(r"#+ (.*)", block):
+        titles = {_title(h): h for h in page.find_all(["h2", "h3"])}
+        found = titles.get(heading[1].strip())
+        found = found and found.parent.find("p")
+    else:
+        begin = _words(re.split(r"[{$`\[]", re.sub(r"^[-*\d. ]+", "", block))[0])[:40]
+        found = next((e for e in page.find_all(["p", "ul", "ol", "table"]) if begin
+                      and _words(e.get_text()).startswith(begin)), None)  # fmt: skip
+    if found is None:
+        raise ValueError(f"% slide: expected a block of the built page, got {block[:60]!r}")
+    return found
+
+
+def _words(text: str) -> str:
+    return "".join(re.findall(r"[^\W\d_]", text)).lower()
+
+
+def _title(element: Tag) -> str:
+    return element.get_text().rstrip("#").strip()
+
+
+def slides(page: Tag, source: str) -> list[Slide]:
+    """The slides of a chapter: chosen by its marks, or by the rule where it has none."""
+    first = next((p for p in page.find_all("p") if p.find_parent("figure") is None), None)
+    picture = page.find(["figure", "h2"])  # one that opens the chapter
+    opening = picture if picture is not None and picture.name == "figure" else None
+    front = Slide(_title(page.h1), _html(first, opening))
+    found = [front]
+    for title, block in marked(source):
+        element = block_in(page, block)
+        if title or len(found) == 1:
+            above = element.find_previous(["h2", "h3"])
+            found.append(Slide(title or _title(above or page.h1), _html(element)))
+        else:
+            found[-1] = Slide(found[-1].title, found[-1].body + _html(element))
+    return found if len(found) > 1 else [front, *_by_rule(page)]
+
+
+def _by_rule(page: Tag) -> Iterator[Slide]:
+    for section in page.find_all("section"):
+        heading = section.find(["h2", "h3"], recursive=False)
+        if heading is None or (title := _title(heading)).startswith(LEFT_OUT):
+            continue
+        if title == "Exercises":
+            for exercise in section.find_all("div", class_="exercise"):
+                yield Slide(_title(exercise.p), _html(*exercise.find_all(["p", "pre"])[1:]))
+            continue
+        paragraph = section.find(["p", "ul", "ol", "table"], recursive=False)
+        numbered = [
+            m
+            for m in section.find_all("div", class_="math", recursive=False)
+            if m.find(class_="eqno")
+        ]
+        yield Slide(title, _html(paragraph, *numbered[:2]))
+        for statement in section.find_all("div", class_=STATEMENTS, recursive=False):
+            yield Slide(title, _html(statement))
+        for cell in section.find_all("div", class_="cell", recursive=False):
+            for figure in cell.find_all("figure"):
+                yield Slide(title, _html(figure))
+
+
+def _html(*elements: Tag | None) -> str:
+    return "".join(str(element) for element in elements if element is not None)
+
+
+def _inside(text: str, page: Path) -> str:
+    """Pictures as data, links of the page as links into the book, no anchors."""
+    soup = BeautifulSoup(text, "html.parser")
+    for image in soup.find_all("img"):
+        path = (page.parent / image["src"]).resolve()
+        kind = "svg+xml" if path.suffix == ".svg" else path.suffix[1:]
+        image["src"] = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    for link in soup.find_all("a"):
+        if "headerlink" in link.get("class", []):
+            link.decompose()
+        else:
+            link.unwrap()
+    for element in soup.find_all(id=True):
+        del element["id"]
+    return str(soup)
+
+
+def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | None = None) -> Path:
+    """Write the slides of a chapter and return their path.
+
+    Raises
+    ------
+    ValueError
+        If the chapter is not built.
+    """
+    page, out = html / f"{name}.html", out or html / "slides"
+    if not page.is_file():
+        raise ValueError(f"{name}: expected a built page {page}, got none; make book first")
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    article = soup.find("article")
+    found = slides(article, (book / f"{name}.md").read_text(encoding="utf-8"))
+    parts = [
+        f'<section class="slide{" front" if n == 1 else ""}" id="s{n}">'
+        f"<h2>{escape(slide.title)}</h2><div>{_inside(slide.body, page)}</div>"
+        f"<footer>{n} / {len(found)}</footer></section>"
+        for n, slide in enumerate(found, 1)
+    ]
+    configured = re.search(r"<script>(window\.MathJax = .*?)</script>", str(soup), re.DOTALL)
+    path = out / f"{name.replace('/', '-')}.html"
+    mathjax = os.path.relpath(html / "_static" / "mathjax" / "tex-chtml.js", out)
+    text = TEMPLATE.format(
+        title=escape(found[0].title),
+        slides="\n".join(parts),
+        settings=configured[1] if configured else "",
+        mathjax=escape(mathjax.replace(os.sep, "/")),
+        style=STYLE,
+        script=SCRIPT,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    return path
+
+
+STYLE = """
+body { margin: 0; color: #1b1f24; background: #fff;
+  font: clamp(16px, 2.1vw, 30px)/1.4 system-ui, sans-serif; }
+.slide { box-sizing: border-box; min-height: 100vh; padding: 5vh 6vw 8vh; position: relative; }
+.slide h2 { margin: 0 0 .6em; font-size: 1.5em; line-height: 1.2; color: #0b4f8a; }
+.front h2 { font-size: 2em; }
+.slide img { display: block; max-width: 100%; max-height: 62vh; margin: 0 auto; background: #fff; }
+.slide figure { margin: 0 0 .8em; } figcaption { font-size: .75em; }
+.slide .math { overflow-x: auto; position: relative; }
+.eqno { position: absolute; right: 0; top: 50%; transform: translateY(-50%); }
+.slide pre { overflow-x: auto; background: #f3f4f5; padding: .6em; font-size: .75em; }
+.slide .admonition-title, .slide .caption-number { font-weight: 600; }
+.slide table { border-collapse: collapse; font-size: .8em; }
+.slide td, .slide th { padding: .3em .6em; border-bottom: 1px solid #ccd; text-align: left; }
+footer { position: absolute; right: 2vw; bottom: 2vh; font-size: .6em; color: #55606b; }
+.js .slide { display: none; height: 100vh; overflow-y: auto; }
+.js .slide.now { display: block; }
+@media print { @page { size: 297mm 167mm; margin: 0 } body { font-size: 18px }
+  .slide, .js .slide { display: block; height: auto; min-height: 160mm; break-after: page;
+    overflow: visible; } }
+"""
+SCRIPT = """
+const all = [...document.querySelectorAll('.slide')];
+let at = 0;
+function show(n) {
+  at = Math.min(all.length - 1, Math.max(0, n));
+  all.forEach((slide, i) => slide.classList.toggle('now', i === at));
+  history.replaceState(null, '', '#s' + (at + 1));
+}
+const steps = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, ' ': 1,
+  ArrowLeft: -1, ArrowUp: -1, PageUp: -1 };
+addEventListener('keydown', event => {
+  if (event.key in steps) { event.preventDefault(); show(at + steps[event.key]); }
+  if (event.key === 'Home') show(0);
+  if (event.key === 'End') show(all.length - 1);
+});
+addEventListener('click', event => {
+  if (getSelection().toString() || event.target.closest('a, pre')) return;
+  show(at + (event.clientX < innerWidth / 3 ? -1 : 1));
+});
+document.documentElement.classList.add('js');
+show((parseInt(location.hash.slice(2)) || 1) - 1);
+"""
+TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>{style}</style>
+<script>{settings}</script><script defer src="{mathjax}"></script></head>
+<body>
+{slides}
+<script>{script}</script></body></html>
+"""
+
+
+def chapters() -> list[str]:
+    """The chapters that have slides."""
+    folders = (BOOK / "foundations", BOOK / "methods")
+    paths = [BOOK / "when-tasks-help.md", *(p for f in folders for p in sorted(f.glob("*.md")))]
+    return [path.relative_to(BOOK).with_suffix("").as_posix() for path in paths]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapter", nargs="*", help="for example methods/mrn")
+    parser.add_argument("--all", action="store_true", help="every chapter")
+    parser.add_argument("--out", type=Path, help="a folder; by default slides/ of the built book")
+    options = parser.parse_args()
+    if not (names := chapters() if options.all else options.chapter):
+        parser.error("expected a chapter, or --all")
+    try:
+        for name in names:
+            print(document(name, out=options.out))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Slides of a chapter: what goes onto them, and how they are shown."""
+
+import pytest
+from browser import browser, why_not
+
+PAGE = """<html><head><script>window.MathJax = {"a": 1}</script></head><article>
+<section><h1>Stacks<a class="headerlink" href="#x">#</a></h1>
+<p>Why, at all?</p>
+<section><h2>Rank<a class="headerlink" href="#r">#</a></h2>
+<p>A <em>rank</em> counts directions, see <a href="other.html">there</a>.</p>
+<p>Second thoughts are left out.</p>
+<div class="math" id="equation-eq-rank"><span class="eqno">(1)</span>\\[r\\]</div>
+<div class="math">\\[unnumbered\\]</div>
+<div class="proof theorem admonition" id="thm-one"><p>Theorem 1</p></div>
+<div class="cell"><figure id="fig-one"><img src="_images/a.png">
+<figcaption>One</figcaption></figure>
+</div></section>
+<section><h2>From the paper to the code</h2><p>A table.</p></section>
+<section><h2>Exercises</h2><div class="exercise admonition" id="ex-one">
+<p class="admonition-title">Exercise 1 (One)</p><section><p>How many?</p></section></div>
+<div class="solution admonition"><p>Two.</p></div></section>
+</section></article></html>"""
+MARKED = """# Stacks
+
+## Rank
+
+% slide What is a rank?
+A *rank* counts directions, see [there](other).
+
+% slide
+
+$$
+r
+$$ (eq-rank)
+
+% slide
+
+```{code-cell} ipython3
+---
+mystnb:
+  figure:
+    name: fig-one
+---
+plot()
+```
+"""
+
+
+@pytest.fixture
+def slides(script):
+    return script("slides")
+
+
+@pytest.fixture
+def made(slides, tmp_path):
+    """A function from a chapter's source to the path of its slides."""
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "_images" / "a.png").write_bytes(b"\x89PNG")
+    (tmp_path / "one.html").write_text(PAGE)
+
+    def make(source):
+        (tmp_path / "one.md").write_text(source)
+        return slides.document("one", html=tmp_path, book=tmp_path)
+
+    return make
+
+
+def shown(path):
+    from bs4 import BeautifulSoup
+
+    found = BeautifulSoup(path.read_text(), "html.parser").find_all("section", class_="slide")
+    return [(s.h2.get_text(), " ".join(s.div.get_text().split())) for s in found]
+
+
+def test_by_rule(made):
+    assert shown(made("# Stacks\n")) == [
+        ("Stacks", "Why, at all?"),
+        ("Rank", r"A rank counts directions, see there.(1)\[r\]"),
+        ("Rank", "Theorem 1"),
+        ("Rank", "One"),
+        ("Exercise 1 (One)", "How many?"),
+    ]
+
+
+def test_marks_choose(made):
+    path = made(MARKED)
+    assert shown(path) == [
+        ("Stacks", "Why, at all?"),
+        ("What is a rank?", r"A rank counts directions, see there.(1)\[r\] One"),
+    ]
+    text = path.read_text()
+    assert 'src="data:image/png;base64,' in text and "<a " not in text
+    assert 'src="../_static/mathjax/tex-chtml.js"' in text and 'window.MathJax = {"a": 1}' in text
+
+
+def test_what_is_not_there_is_named(made, slides, tmp_path):
+    with pytest.raises(ValueError, match="expected a block of the built page, got 'A tank"):
+        made("% slide\nA tank counts.\n")
+    with pytest.raises(ValueError, match="two: expected a built page"):
+        slides.document("two", html=tmp_path, book=tmp_path)
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_keys_touch_and_print(made):
+    path = made("# Stacks\n")
+    with browser() as window:
+        window.open(path.as_uri() + "#s2")
+        now = "return document.querySelector('.slide.now').id"
+        visible = (
+            "return [...document.querySelectorAll('.slide')].filter(s => s.offsetHeight).length"
+        )
+        assert window.js(now) == "s2" and window.js(visible) == 1
+        window.press("Down", "Down")
+        assert window.js(now) == "s4"
+        window.press("Down", "Down", "Down")
+        assert window.js(now) == "s5"  # and stays
+        window.press("Up")
+        assert window.js(now) == "s4"
+        window.click(".slide.now h2")  # its middle: one on
+        assert window.js(now) == "s5"
+        window.media("print")
+        assert window.js(visible) == 5
