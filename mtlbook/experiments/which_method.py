@@ -99,7 +99,7 @@ LEFT_OUT = {
 EARLIER = {
     name: {"gamma": (1e-4, 0.3)}
     for name in (*TEACHERS, *REAL)
-    if not name.startswith(("T8-n20", "school", "sarcos"))
+    if not name.startswith(("T8-n20", "pacs", "school", "sarcos"))
 }
 _A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"])
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
