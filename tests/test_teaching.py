@@ -30,7 +30,7 @@ def taught(line):
 
 def sessions(plan):
     part = TEXT.split(f"(sec-teaching-{plan})=")[1].split("\n(sec-teaching-")[0]
-    return re.findall(r"^#### (.*?)\n\n((?:- .*\n)+)", part, re.MULTILINE)
+    return re.findall(r"^### (.*?)\n\n((?:- .*\n)+)", part, re.MULTILINE)
 
 
 def test_what_a_line_teaches():
