@@ -14,7 +14,7 @@ from device_checks import NoCopies
 from test_protocol import STEPPED
 
 from mtlbook.ledger import devices
-from mtlbook.methods import mrn
+from mtlbook.priors import LowRankPlusDiagonal
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "book/yours/gpu.md"
@@ -326,5 +326,5 @@ def test_a_copy_from_the_host_is_refused():
 
 def test_the_covariance_of_a_whole_layer_starts_without_a_square():
     """4 x 1,048,576: a square identity would take four terabytes."""
-    start = mrn._identity(torch.empty(4, 2**20), 1, None)
+    start = LowRankPlusDiagonal.identity(2**20, 4, like=torch.empty(4, 2**20))
     assert start.basis.shape == (2**20, 4) and float(start.basis.sum()) == 4
