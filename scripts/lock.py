@@ -41,7 +41,7 @@ def uv_environment() -> dict[str, str]:
 
 def main(options: list[str]) -> int:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "uv"], check=True)
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", "all"]
     command += ["--universal", "--python-version", "3.11", "--output-file", "requirements.lock"]
     command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     return subprocess.run(
