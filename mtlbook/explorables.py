@@ -102,11 +102,11 @@ def two_tasks(estimates: Sequence[float], samples: Sequence[int]) -> Box:
 
 
 def flip_flop_runs(samples: Mapping[int, Tensor], *, sweeps: int = 6) -> Box:
-    r"""Flip-flop from identities: :math:`\log_{10} Q / d` after each sweep, per order and scale.
+    r"""Flip-flop from identities: :math:`\log_{10} Q / D` after each sweep, per order and scale.
 
     Parameters
     ----------
-    samples : mapping of the number K of modes to Tensor, shape ``(n, d_1, ..., d_K)``
+    samples : mapping of the number N of modes to Tensor, shape ``(n, D_1, ..., D_N)``
     sweeps : int
     """
 

@@ -79,7 +79,7 @@ Explorables.define("chance", (() => {
       },
       { name: "theta", label: "threshold θ", min: 0, max: 0.99, step: 0.01, value: 0.8 },
       {
-        name: "pairs", label: "number of pairs N", min: 1, max: 8, step: 0.1, value: 6.4,
+        name: "pairs", label: "number of pairs m", min: 1, max: 8, step: 0.1, value: 6.4,
         say: (v) => count(10 ** v),
       },
     ],

@@ -1,6 +1,6 @@
 "use strict";
 
-/* Q / d after each sweep of flip-flop. The package has run it from identities. Starting with the first
+/* Q / D after each sweep of flip-flop. The package has run it from identities. Starting with the first
    covariance e^u times as large changes no shape, only scales, and those by the map of the page. */
 Explorables.define("flipflop", (() => {
   const { chart, number, range } = Explorables;
@@ -49,7 +49,7 @@ Explorables.define("flipflop", (() => {
       },
     ],
     say: ({ logs }, { modes }) => [
-      ["log₁₀ of Q / d after the last sweep (0 is right)", number(logs.at(-1)), "red"],
+      ["log₁₀ of Q / D after the last sweep (0 is right)", number(logs.at(-1)), "red"],
       ["the scale map multiplies the common scale’s logarithm, simultaneously, by",
         String(1 - Number(modes)).replace("-", "−"), ""],
     ],
@@ -60,8 +60,8 @@ Explorables.define("flipflop", (() => {
         height: 270, left: 60, x: [0, data.sweeps], y: [-far, far], yBy: symlog,
         xTicks: range(data.sweeps + 1),
         yTicks: [...sides.map((v) => -v), -1, 0, 1, ...sides], xLabel: "sweeps",
-        yLabel: "log₁₀ of Q / d",
-        label: `${order} updates, traces ${traces}: log of Q / d over ${sweeps} sweeps: `
+        yLabel: "log₁₀ of Q / D",
+        label: `${order} updates, traces ${traces}: log of Q / D over ${sweeps} sweeps: `
           + logs.map((v) => number(v, 1)).join(", "),
       });
       on.line([[0, 0], [data.sweeps, 0]], "green dashed");

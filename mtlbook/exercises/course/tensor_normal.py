@@ -127,7 +127,7 @@ EXERCISES = (
         "Find the bug: the sign of eq. 9",
         WARM_UP,
         signature="penalty(w, covariances)",
-        shapes="w (d_1, ..., d_K), covariances a list of K matrices (d_k, d_k) -> a number",
+        shapes="w (D_1, ..., D_N), covariances a list of N matrices (D_k, D_k) -> a number",
         checks=(is_weight_decay, falls_as_the_density_rises),
         mistakes=(
             Mistake(
