@@ -272,3 +272,43 @@ def test_rate(text, found):
 def test_so_many_per_task_not_a_task(path):
     """So many a task, for so many per task, is how another language says it."""
     assert RATE.findall(path.read_text()) == []
+
+
+# ------------------------------------------------------------------ code that fits beside its text
+
+SOURCE = re.compile(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1 *$", re.DOTALL | re.MULTILINE)
+OPTIONS = re.compile(r"\A(?:---\n.*?\n---\n|(?::[^\n]*\n)+)\n?", re.DOTALL)
+
+
+def too_large(text: str) -> list[str]:
+    """Lines over 72 characters of the cells that a reader sees, and the first of those over 24."""
+    found = []
+    for cell in SOURCE.finditer(text):
+        options = OPTIONS.match(cell[2])
+        lines = cell[2][options.end() if options else 0 :].strip("\n").splitlines()
+        if options and re.search(r"(?:hide|remove)-(?:input|cell)", options[0]):
+            continue
+        found += [line for line in lines if len(line) > 72]
+        found += [f"{len(lines)} lines from: {lines[0]}"] if len(lines) > 24 else []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "found"),
+    [
+        ("", "x = 1\n", 0),
+        ("", "x = 1  # " + "a" * 64 + "\n", 1),
+        (":tags: [hide-input]\n", "x = 1  # " + "a" * 64 + "\n", 0),
+        (":tags: [hide-output]\n", "x = 1\n" * 25, 1),
+        ("---\ntags: [remove-cell]\n---\n", "x = 1\n" * 25, 0),
+        ("", "x = 1\n" * 24, 0),
+    ],
+)
+def test_too_large(options, body, found):
+    text = f"Text.\n\n```{{code-cell}} python\n{options}{body}```\n"
+    assert len(too_large(text)) == found
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=chapter_name)
+def test_code_that_is_seen_is_narrow_and_short(path):
+    assert too_large(path.read_text(encoding="utf-8")) == []
