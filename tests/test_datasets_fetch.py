@@ -449,7 +449,7 @@ def test_without_a_home_the_folder_of_the_data_has_to_be_named(monkeypatch, caps
     def nobody(path):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("MTLBOOK_DATA")
+    monkeypatch.delenv("MTLBOOK_DATA", raising=False)
     monkeypatch.setattr(Path, "expanduser", nobody)
     assert cli.main(["data", "list"]) == 2
     assert "expected a home" in (told := capsys.readouterr().err) and "MTLBOOK_DATA" in told

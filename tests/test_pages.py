@@ -78,7 +78,7 @@ def test_open_starts_what_is_installed(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("mrn", "expected one of methods/mrn, reproduction/mrn; got 'mrn'"),
-        ("no-such-page", "expected one of how-to-read, notation"),
+        ("no-such-page", "expected one of when-tasks-help, how-to-read, notation"),
     ],
 )
 def test_open_of_an_unknown_page_is_a_mistake(name, message, tmp_path, capsys):

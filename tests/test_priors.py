@@ -544,7 +544,7 @@ class TestLowRankPlusDiagonal:
 
 class TestCholesky:
     def test_is_its_dense_twin(self):
-        full, x = spd(9), randn(9, 5)
+        full, x = spd(9, 9), randn(9, 5)
         s = Cholesky.of(full)
         assert s.shape == full.shape and s.dimension == 9 and s.dtype == torch.float64
         torch.testing.assert_close(s.solve(x), torch.linalg.solve(full, x), **EXACT)
@@ -564,7 +564,7 @@ class TestCholesky:
     @pytest.mark.parametrize("axis", [0, 1, 2, 3])
     def test_products_leave_the_axes_where_they_are(self, axis):
         w, sizes = randn(4, 3, 5, 2), (4, 3, 5, 2)
-        covariances = [spd(n) if i == axis else None for i, n in enumerate(sizes)]
+        covariances = [spd(n, n) if i == axis else None for i, n in enumerate(sizes)]
         kept = [c if c is None else Cholesky.of(c) for c in covariances]
         expected = apply_precisions(w, covariances)
         torch.testing.assert_close(apply_precisions(w, kept), expected, **EXACT)

@@ -37,6 +37,8 @@ GPU = 1e13  # operations a second in float32 that a large GPU is assumed to sust
 #: An eigendecomposition of n x n takes about 9 n^3 operations, and is assumed to run at a twentieth
 #: of the speed of matrix products.
 EIGH = 9 * 20
+#: Cholesky factors, their inverses and triangular systems are assumed to run at a quarter of it.
+TRIANGULAR = 4
 SAMPLES = {  # of all tasks, and tasks, where data/datasets.yaml does not say
     "office_caltech10": (2533, 4),
     "office_caltech10_efflite0": (2533, 4),
@@ -134,8 +136,23 @@ def _eigh(shape: Sequence[int], *_: Any, **__: Any) -> int:
     return EIGH * shape[:-2].numel() * shape[-1] ** 3
 
 
+def _cholesky(shape: Sequence[int], *_: Any, **__: Any) -> int:
+    return TRIANGULAR * shape[:-2].numel() * shape[-1] ** 3 // 3
+
+
+def _triangular(factor: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    return TRIANGULAR * factor[-1] * right.numel()
+
+
 def _counter() -> FlopCounterMode:
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._linalg_eigh: _eigh})
+    aten = torch.ops.aten
+    decompositions = {
+        aten._linalg_eigh: _eigh,
+        aten.linalg_cholesky_ex: _cholesky,
+        aten.cholesky_inverse: lambda *shapes, **_: 2 * _cholesky(*shapes),
+        aten.linalg_solve_triangular: _triangular,
+    }
+    return FlopCounterMode(display=False, custom_mapping=decompositions)
 
 
 def _step(method: Method, loss: TaskLoss, tasks: TaskSet, options: Mapping[str, Any]) -> Step:

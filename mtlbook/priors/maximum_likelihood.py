@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtlbook.priors.covariances import (
+    Cholesky,
     Covariance,
     Factored,
     LowRankPlusDiagonal,
@@ -169,8 +170,10 @@ def flip_flop(
     return [c if c is None else c.to(samples.dtype) for c in result]
 
 
-def normalise_trace(covariance: Tensor | LowRankPlusDiagonal) -> Tensor | LowRankPlusDiagonal:
+def normalise_trace(covariance: Tensor | Factored) -> Tensor | Factored:
     """The covariance scaled to trace ``d``, that of the identity; zero becomes the identity."""
+    if isinstance(covariance, Cholesky):  # never zero
+        return covariance.scale(covariance.dimension / covariance.trace())
     low_rank = isinstance(covariance, LowRankPlusDiagonal)
     d, trace = covariance.dimension if low_rank else covariance.shape[0], covariance.trace()
     zero = trace == 0
