@@ -276,18 +276,14 @@ def test_so_many_per_task_not_a_task(path):
 
 # ------------------------------------------------------------------ code that fits beside its text
 
-SOURCE = re.compile(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1 *$", re.DOTALL | re.MULTILINE)
-OPTIONS = re.compile(r"\A(?:---\n.*?\n---\n|(?::[^\n]*\n)+)\n?", re.DOTALL)
-
 
 def too_large(text: str) -> list[str]:
     """Lines over 72 characters of the cells that a reader sees, and the first of those over 24."""
     found = []
-    for cell in SOURCE.finditer(text):
-        options = OPTIONS.match(cell[2])
-        lines = cell[2][options.end() if options else 0 :].strip("\n").splitlines()
-        if options and re.search(r"(?:hide|remove)-(?:input|cell)", options[0]):
+    for front, options, body in CELL.findall(text):
+        if re.search(r"(?:hide|remove)-(?:input|cell)", front + options):
             continue
+        lines = body.strip("\n").splitlines()
         found += [line for line in lines if len(line) > 72]
         found += [f"{len(lines)} lines from: {lines[0]}"] if len(lines) > 24 else []
     return found
