@@ -50,6 +50,7 @@ METHODS = {
     "MRN simultaneous": lambda n: MRN(n(), order="simultaneous", update_every=2),
     "MRN literal": lambda n: MRN(n(), relative=False, scale="none", eps=1e-5, update_every=2),
     "MRN proximal": lambda n: MRN(n(), proximal=0.5, weight=0.01, update_every=2),
+    "MRN bounded": lambda n: MRN(n(), curvature=0.002, update_every=2),
     "MRN released": lambda n: MRN(n(), as_released=True, weight=0.01, update_every=2),
     "MRN released, all": lambda n: MRN(
         n(), as_released=True, learn=("task", "class", "feature"), weight=1e-4, update_every=2
@@ -555,6 +556,63 @@ def test_proximal_and_gradient_agree_for_small_steps():
         weights.append(method.tensor("fc7").detach().clone())
     start = network().double().task_layers["fc7"].weight.detach()
     assert float((weights[0] - start).norm()) > 10 * float((weights[0] - weights[1]).norm())
+
+
+# Too long a step
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n.startswith(("MRN", "DRN", "fixed"))])
+@pytest.mark.parametrize("make", [network, wide], ids=["small", "wide"])
+def test_stiffness_is_the_largest_eigenvalue_of_the_hessian(name, make):
+    """Of all weights of a layer, seen through the penalty alone."""
+    method = METHODS[name](make).double()
+    if "proximal" in name:
+        pytest.skip("its prior is no penalty")
+    for _ in range(2):
+        method.update()
+    for layer in method.layers:
+        weight = method.network.task_layers[layer].weight
+        columns = []
+        for unit in torch.eye(weight.numel()).double():  # of a quadratic: the slope is linear
+            weight.data = unit.reshape(weight.shape)
+            columns += torch.autograd.grad(method.penalty(), weight)
+        largest = torch.linalg.eigvalsh(torch.stack(columns).flatten(1))[-1]
+        bound = method.switches.curvature
+        stiffness = method.stiffness(layer)
+        found = stiffness if bound is None else stiffness.clamp(max=bound)
+        torch.testing.assert_close(found, largest, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("part", [0.98, 1.02])
+@pytest.mark.parametrize("bounded", [False, True])
+def test_gradient_steps_on_the_prior_grow_above_the_limit_alone(momentum, part, bounded):
+    method = with_covariances(MRN(network().double(), weight=0.3, max_updates=0))
+    lr = part * 2 * (1 + momentum) / float(max(method.stiffness(n) for n in method.layers))
+    if bounded:
+        limit = 0.95 * 2 * (1 + momentum) / lr
+        method = MRN(network().double(), weight=0.3, max_updates=0, curvature=limit)
+        with_covariances(method)
+    weights = [method.tensor(name) for name in method.layers]
+    optimizer = torch.optim.SGD(weights, lr=lr, momentum=momentum)
+    norms = []
+    for _ in range(2000):
+        optimizer.zero_grad()
+        method.penalty().backward()
+        optimizer.step()
+        norms.append(sum(float(w.detach().norm()) for w in weights))
+    grows = part > 1 and not bounded
+    assert norms[-1] > 1e3 * norms[0] if grows else norms[-1] < 0.5 * norms[0]
+
+
+def test_a_bound_that_is_not_reached_changes_nothing():
+    a, b = MRN(network(), update_every=2), MRN(network(), update_every=2, curvature=1e6)
+    tasks = tasks_for()
+    for method in (a, b):
+        fit(method, tasks, steps=5, optimizer=SGD, device="cpu")
+    assert torch.equal(a.penalty(), b.penalty())
+    with pytest.raises(ValueError, match=r"curvature: expected a number > 0, got 0"):
+        MRN(network(), curvature=0.0)
 
 
 # DRN

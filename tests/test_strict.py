@@ -638,6 +638,22 @@ def test_without_git_what_was_accepted_is_kept(repository):
     assert (repository / contents.MANIFEST).read_text() == before
 
 
+def test_the_history_is_that_of_the_folder_whatever_else_is_set(repository, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    toy.git(other, "init", "--quiet")
+    with History(repository, contents.FOLDERS) as history:
+        expected = list(history.commits)
+    head = toy.git(repository, "rev-parse", "HEAD")
+    info = repository / ".git" / "info"
+    info.mkdir(exist_ok=True)
+    (info / "grafts").write_text(f"{head}\n")  # nothing before it ever happened
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(other / ".git" / "objects"))
+    with History(repository, contents.FOLDERS) as history:
+        assert list(history.commits) == expected and len(expected) > 2
+
+
 def test_the_history_of_files_is_that_of_git(repository):
     text(CLAIMS, "Table 1", "Table 2")(repository)
     with History(repository, contents.FOLDERS) as history:

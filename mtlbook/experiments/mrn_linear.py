@@ -53,6 +53,9 @@ class Protocol(splits.Protocol):
         Shrinkage of the three covariances.
     tolerance : float
         What the factors of DMTL-TF may lose of their start.
+    steady : float
+        The largest part of ``2 (1 + momentum) / lr`` that the curvature of a learned prior may
+        reach: above 1 gradient steps grow without bound. 0 sets no bound.
     """
 
     hidden: int = 0
@@ -63,6 +66,7 @@ class Protocol(splits.Protocol):
     classes: float = 0.5
     feature: float = 0.9
     tolerance: float = 0.3
+    steady: float = 0.0
 
 
 def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]:
@@ -98,6 +102,7 @@ def prior(trial: Trial, learn: Sequence[str]) -> MRN:
         max_updates=p.max_updates,
         eps=eps,
         features=p.features,
+        curvature=p.steady * 2 * (1 + p.momentum) / p.lr or None,
     )
 
 
@@ -187,8 +192,16 @@ GROUPS: dict[str, Sequence[str]] = {
 
 
 def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
-    """What ``mtlbook.experiments.mrn.measure`` records, and ``test_loss``, the log loss."""
+    """What ``mtlbook.experiments.mrn.measure`` records, and ``test_loss``, the log loss.
+
+    Where it is bounded, ``stiffness`` is the curvature of a learned prior, before the bound, as a
+    part of what gradient steps bear.
+    """
     mrn.measure(add, outcome, parts)
+    p, method = outcome.trial.protocol, outcome.method
+    if p.steady and isinstance(method, MRN) and method.switches.curvature:
+        most = 2 * (1 + p.momentum) / p.lr
+        add(metric="stiffness", value=float(method.stiffness("fc8")) / most)
     loss = evaluate(outcome.method, parts["test"], chunk=mrn.CHUNK).mean_loss
     add(metric="test_loss", value=loss)
 
@@ -205,7 +218,8 @@ STUDY = Study(
 )
 
 
-def table1(tasks: TaskSet, percent: int, steps: int) -> Study:
+def table1(tasks: TaskSet, percent: int, steps: int, steady: float = 0.0) -> Study:
     """Table 1 at one percentage, with which the names of its metrics end."""
     features = tasks[0].inputs[0].numel()
-    return replace(STUDY.at(percent=percent, steps=steps, features=features), suffix=f"/{percent}")
+    study = STUDY.at(percent=percent, steps=steps, features=features, steady=steady)
+    return replace(study, suffix=f"/{percent}")

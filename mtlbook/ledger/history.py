@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtlbook.ledger.provenance import git_environment
+
 NOW = "the working tree"
 
 
@@ -120,8 +122,12 @@ class History(Versions):
     def read(self, blob: str) -> bytes:
         if blob not in self._contents:
             if self._reader is None:
-                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-                self._reader = subprocess.Popen(self._command("cat-file", "--batch"), **pipes)
+                options = {
+                    "stdin": subprocess.PIPE,
+                    "stdout": subprocess.PIPE,
+                    "env": git_environment(),
+                }
+                self._reader = subprocess.Popen(self._command("cat-file", "--batch"), **options)
             self._reader.stdin.write(blob.encode() + b"\n")
             self._reader.stdin.flush()
             header = self._reader.stdout.readline().split()
@@ -182,7 +188,8 @@ class History(Versions):
 
     def _git(self, *arguments: str) -> bytes:
         try:
-            done = subprocess.run(self._command(*arguments), capture_output=True, check=True)
+            options = {"capture_output": True, "check": True, "env": git_environment()}
+            done = subprocess.run(self._command(*arguments), **options)
         except FileNotFoundError as error:
             raise HistoryError("git is not installed, and the history is git's") from error
         except subprocess.CalledProcessError as error:

@@ -122,6 +122,16 @@ def describe_process(started: tuple[datetime, float], device: str) -> dict[str, 
     return provenance
 
 
+def git_environment() -> dict[str, str]:
+    """Of git processes: the history is that of the folder that is named, and of its commits.
+
+    A git hook, or whoever wants to show another one, sets ``GIT_DIR``, ``GIT_INDEX_FILE`` and so
+    on; a file of grafts gives commits other parents.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return ours | {"GIT_GRAFT_FILE": os.devnull}
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -135,6 +145,7 @@ def _git() -> dict[str, Any]:
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(package_root()), *arguments],
+            env=git_environment(),
             capture_output=True,
             encoding="utf-8",
             check=True,

@@ -16,7 +16,13 @@ from torch import Tensor
 
 from mtlbook.layers import TaskNetwork
 from mtlbook.methods.mrn import MRN
-from mtlbook.priors import LowRankPlusDiagonal, apply_precisions, decompose, mode_covariance
+from mtlbook.priors import (
+    LowRankPlusDiagonal,
+    apply_precisions,
+    decompose,
+    mode_covariance,
+    reciprocal,
+)
 
 
 class DRN(MRN):
@@ -111,7 +117,11 @@ class DRN(MRN):
         if self.switches.scale == "trace":
             new = new / torch.where(mean <= 0, 1, new.mean())
         setattr(self, f"{name}_variances", torch.where(mean <= 0, 1, new))
-        setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+        self._settle(name)
+
+    def stiffness(self, name: str) -> Tensor:
+        result, variances = super().stiffness(name), self._buffers.get(f"{name}_variances")
+        return result if variances is None else result * reciprocal(variances).amax()
 
     def _log_determinant(self, name: str) -> Tensor:
         result, variances = super()._log_determinant(name), self._buffers.get(f"{name}_variances")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from mtlbook.choices import dense_covariance
 from mtlbook.layers import TaskNetwork
 from mtlbook.methods.base import NetworkMethod
+from mtlbook.methods.mrn_released import released
 from mtlbook.priors import (
     Cholesky,
     Covariance,
@@ -24,7 +26,6 @@ from mtlbook.priors import (
     normalise_trace,
     proximal_step,
     quadratic_form,
-    reciprocal,
     whiten,
 )
 from mtlbook.relations import Relation
@@ -78,6 +79,10 @@ class Switches:
         **Ours**: the step size with which the prior's proximal map is applied, exactly and
         ``update_every`` times as strong, at every update. Nothing is then added to the loss, and a
         step costs what it costs in STL. With momentum m, ``lr / (1 - m)``.
+    curvature : float, optional
+        **Ours**: the largest that the prior may have. An update that makes it larger weakens the
+        prior of the layer to this. Gradient steps of size ``lr`` with momentum m grow without bound
+        above ``2 (1 + m) / lr`` (:eq:`mrn-too-long`).
     features : int, optional
         **Ours**: the number of features where the inputs of the only layer with a prior are given
         in an orthonormal basis of a subspace that holds them all, and the weights. The prior then
@@ -100,6 +105,7 @@ class Switches:
     feature_step: float | None = None
     freeze: bool = False
     proximal: float | None = None
+    curvature: float | None = None
     features: int | None = None
 
 
@@ -189,6 +195,8 @@ class MRN(NetworkMethod):
             self.register_buffer(
                 f"{name}_log_determinant", self.tensor(name).detach().new_zeros(())
             )
+            if self.switches.curvature is not None:
+                self.register_buffer(f"{name}_weaker", self.tensor(name).detach().new_ones(()))
             for which in self.switches.learn:
                 self.kept[f"{name}_{which}"] = StoredCovariance(self._identity(name, which))
 
@@ -221,6 +229,8 @@ class MRN(NetworkMethod):
             raise ValueError(f"eps: expected names among {self.names}, got {list(eps)}")
         if min(self.eps.values()) < 0 or (chosen.relative and max(self.eps.values()) > 1):
             raise ValueError(f"eps: expected numbers >= 0, relative ones <= 1, got {chosen.eps}")
+        if chosen.curvature is not None and not chosen.curvature > 0:
+            raise ValueError(f"curvature: expected a number > 0, got {chosen.curvature}")
         if chosen.features is not None:
             if len(self.layers) != 1 or chosen.scale != "trace" or not chosen.relative:
                 raise ValueError(
@@ -275,7 +285,14 @@ class MRN(NetworkMethod):
         if covariance.device.type != "meta":
             check_covariance("covariance", covariance)
         self.kept[f"{name}_{which}"].put(decompose(covariance, check=False))
+        self._settle(name)
+
+    def _settle(self, name: str) -> None:
+        """What follows from new covariances."""
         setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+        if self.switches.curvature is not None:
+            excess = self.stiffness(name) / self.switches.curvature
+            setattr(self, f"{name}_weaker", 1 / excess.clamp(min=1))
 
     def _log_determinant(self, name: str) -> Tensor:
         """Second term of eq. 9 for one layer; kept, since it changes at updates alone."""
@@ -290,11 +307,22 @@ class MRN(NetworkMethod):
         chosen = self.switches
         if chosen.proximal is not None:
             return super().penalty()
-        total = sum(quadratic_form(self.tensor(n), self.covariances(n)) for n in self.layers)
+        total = sum(self._quadratic_form(n) for n in self.layers)
         total = 0.5 * total if chosen.half else total
         if chosen.log_determinant:
             total = total + 0.5 * sum(getattr(self, f"{n}_log_determinant") for n in self.layers)
         return chosen.weight * total
+
+    def _quadratic_form(self, name: str) -> Tensor:
+        form = quadratic_form(self.tensor(name), self.covariances(name))
+        return form * self._buffers.get(f"{name}_weaker", 1)
+
+    @torch.no_grad()
+    def stiffness(self, name: str) -> Tensor:
+        """The largest curvature of a layer's prior: the weight times the largest precision."""
+        factor = self.switches.weight if self.switches.half else 2 * self.switches.weight
+        known = [c.stiffness() for c in self.covariances(name) if c is not None]
+        return math.prod(known, start=self.tensor(name).new_tensor(factor))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -329,7 +357,7 @@ class MRN(NetworkMethod):
                 seen[mode] = others[mode] = new[which]
         for which, covariance in new.items():
             self.kept[f"{name}_{which}"].put(covariance)
-        setattr(self, f"{name}_log_determinant", self._log_determinant(name))
+        self._settle(name)
 
     def _updated(self, w: Tensor, covariances: Sequence, which: str, mode: int) -> Covariance:
         """The new covariance of one mode, eq. 11 or what the switches make of it."""
@@ -338,7 +366,7 @@ class MRN(NetworkMethod):
             w = w * (w.numel() / w.shape[mode]) ** 0.5
         kind = {"eps": eps, "relative": chosen.relative}
         if self.caps:
-            new = self._released(w, covariances, which, mode)
+            new = released(w, covariances, which, mode, chosen, eps)
         elif self._is_dense(w, which, mode):
             well = (1 - eps) * w.shape[mode] < 1e4 * eps  # of a condition below 10,000
             kind |= {"structure": "dense", "dtype": w.dtype if well else torch.float64}
@@ -355,34 +383,6 @@ class MRN(NetworkMethod):
             return False
         definite = self.eps[which] > 0 and chosen.relative and chosen.scale == "trace"
         return definite and dense_covariance(d, w.numel() // d)
-
-    def _released(self, w: Tensor, covariances: Sequence, which: str, mode: int) -> Covariance:
-        """The covariance whose inverse is the matrix that the released code computes.
-
-        That code keeps precisions. Here, too, an eigenvalue of one is 1/s or, below the threshold,
-        s; zero stays zero.
-        """
-        chosen, eps = self.switches, self.eps[which]
-        s = mode_covariance(
-            w.double(), covariances, mode, eps=eps, relative=chosen.relative, structure="dense"
-        )
-        values, basis = torch.linalg.eigh(s)
-        values = values.clamp(min=0)
-        precisions = reciprocal(values)
-        if chosen.threshold is not None:
-            precisions = torch.where(values > chosen.threshold, precisions, values)
-        if chosen.trace_cap is not None:
-            trace = precisions.sum()
-            precisions = precisions * torch.where(
-                trace > chosen.trace_cap, chosen.trace_cap / trace, 1
-            )
-        if chosen.feature_step is not None and which == "feature":
-            old = covariances[mode].to(s.dtype)
-            precision = old.solve(torch.zeros_like(s).fill_diagonal_(1))
-            step = (basis * precisions) @ basis.mT * chosen.feature_step
-            precisions, basis = torch.linalg.eigh(precision + step)
-        zero = precisions.new_zeros(())
-        return LowRankPlusDiagonal(basis, reciprocal(precisions), zero).to(w.dtype)
 
     def relation(self, layer: str | None = None) -> Relation | None:
         """Correlation of the tasks in the prior of a layer, by default the last.

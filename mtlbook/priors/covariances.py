@@ -109,6 +109,11 @@ class LowRankPlusDiagonal:
         """``tr S``."""
         return self.values.sum() + self.dimension * self.eps
 
+    def stiffness(self) -> Tensor:
+        """The largest eigenvalue of the (generalised) inverse."""
+        others = self.eps[None] if self.dimension > self.basis.shape[1] else self.eps.new_zeros(0)
+        return reciprocal(torch.cat([self.values + self.eps, others])).amax()
+
     def scale(self, factor: float | Tensor) -> LowRankPlusDiagonal:
         """``factor * S``."""
         values, eps = self.values * factor, self.eps * factor
@@ -202,6 +207,10 @@ class Cholesky:
     def trace(self) -> Tensor:
         """``tr S``."""
         return self.factor.square().sum()
+
+    def stiffness(self) -> Tensor:
+        """The largest eigenvalue of the inverse."""
+        return torch.linalg.eigvalsh(self.precision)[-1]
 
     def scale(self, factor: float | Tensor) -> Cholesky:
         """``factor * S``, for a factor above 0."""
