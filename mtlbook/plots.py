@@ -71,8 +71,8 @@ def arm_colour(arm: str) -> str:
 def use_style() -> None:
     """Set the book's look: 6 inches wide, 11 points, light grid, no frame at top and right.
 
-    In a notebook figures become SVG, sharp at any size. Letters are outlines, since a picture has no
-    font of the page's, and equal figures are equal files.
+    In a notebook figures become SVG, sharp at any size. Letters are outlines, since a picture has
+    no font of the page's, and equal figures are equal files.
     """
     plt.rcParams.update(
         {

@@ -4,7 +4,8 @@ What is shown comes from the built page, so that formulas, numbers, references a
 those of the book. What is chosen comes from the chapter's source: a line ``% slide`` or
 ``% slide Title`` before a block takes this block, and without a title a block joins the slide
 before it. A chapter without such lines gives the first paragraph of each section with its numbered
-equations, each statement and each picture, and its exercises as questions.
+equations, each statement and each picture, its exercises as questions, and its summary. What is
+higher than the screen is set smaller, until it fits.
 
     python scripts/slides.py methods/mrn          # _build/html/slides/methods-mrn.html
     python scripts/slides.py --all                # every chapter
@@ -28,6 +29,7 @@ from mtlbook.ledger.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
+FIRST = ("summary", "pst-scrollable-table-container")  # boxes that begin a section
 STATEMENTS = "definition proposition theorem lemma corollary".split()
 #: Sections that nobody shows.
 LEFT_OUT = ("From the", "Differences", "Further reading", "What the paper leaves open")
@@ -112,13 +114,17 @@ def _by_rule(page: Tag) -> Iterator[Slide]:
             for exercise in section.find_all("div", class_="exercise"):
                 yield Slide(_title(exercise.p), _html(*exercise.find_all(["p", "pre"])[1:]))
             continue
-        paragraph = section.find(["p", "ul", "ol", "table"], recursive=False)
+        paragraph = section.find(
+            lambda e: e.name in ("p", "ul", "ol", "table") or {*FIRST} & {*e.get("class", [])},
+            recursive=False,
+        )
         numbered = [
             m
             for m in section.find_all("div", class_="math", recursive=False)
             if m.find(class_="eqno")
         ]
-        yield Slide(title, _html(paragraph, *numbered[:2]))
+        if paragraph is not None or numbered:
+            yield Slide(title, _html(paragraph, *numbered[:2]))
         for statement in section.find_all("div", class_=STATEMENTS, recursive=False):
             yield Slide(title, _html(statement))
         for cell in section.find_all("div", class_="cell", recursive=False):
@@ -189,7 +195,8 @@ body { margin: 0; color: #1b1f24; background: #fff;
 .slide { box-sizing: border-box; min-height: 100vh; padding: 5vh 6vw 8vh; position: relative; }
 .slide h2 { margin: 0 0 .6em; font-size: 1.5em; line-height: 1.2; color: #0b4f8a; }
 .front h2 { font-size: 2em; }
-.slide img { display: block; max-width: 100%; max-height: 62vh; margin: 0 auto; background: #fff; }
+.slide img { display: block; max-width: 100%; max-height: calc(62vh * var(--fit, 1));
+  margin: 0 auto; background: #fff; }
 .slide figure { margin: 0 0 .8em; } figcaption { font-size: .75em; }
 .slide .math { overflow-x: auto; position: relative; }
 .eqno { position: absolute; right: 0; top: 50%; transform: translateY(-50%); }
@@ -202,14 +209,22 @@ footer { position: absolute; right: 2vw; bottom: 2vh; font-size: .6em; color: #5
 .js .slide.now { display: block; }
 @media print { @page { size: 297mm 167mm; margin: 0 } body { font-size: 18px }
   .slide, .js .slide { display: block; height: auto; min-height: 160mm; break-after: page;
-    overflow: visible; } }
+    overflow: visible; font-size: 1em !important; } }
 """
 SCRIPT = """
 const all = [...document.querySelectorAll('.slide')];
 let at = 0;
+function fit() {
+  const slide = all[at];
+  for (let part = 1; part > 0.4; part -= 0.04) {
+    slide.style.cssText = `--fit: ${part}; font-size: ${part}em`;
+    if (slide.scrollHeight <= slide.clientHeight + 1) break;
+  }
+}
 function show(n) {
   at = Math.min(all.length - 1, Math.max(0, n));
   all.forEach((slide, i) => slide.classList.toggle('now', i === at));
+  fit();
   history.replaceState(null, '', '#s' + (at + 1));
 }
 const steps = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, ' ': 1,
@@ -224,6 +239,8 @@ addEventListener('click', event => {
   show(at + (event.clientX < innerWidth / 3 ? -1 : 1));
 });
 document.documentElement.classList.add('js');
+addEventListener('resize', fit);
+addEventListener('load', () => window.MathJax?.startup?.promise?.then(fit));
 show((parseInt(location.hash.slice(2)) || 1) - 1);
 """
 TEMPLATE = """<!doctype html>

@@ -29,7 +29,8 @@ def told(client, code):
 
 print(os.environ.get("MPLBACKEND"))  # of the program itself: as it was
 (manager, one), (_, other) = start(), start()
-print(told(one, "import sys; print([n in sys.modules for n in ('torch._dynamo', 'mtlbook', 'seen')])"))
+names = ("torch._dynamo", "mtlbook", "seen")
+print(told(one, f"import sys; print([n in sys.modules for n in {names}])"))
 print(told(one, "import os; print(os.getcwd(), os.environ['MINE']); sys.modules['seen'] = 1"))
 print(told(one, "import matplotlib; print(matplotlib.rcParams['backend'])"))
 print(told(other, "import sys; print('seen' in sys.modules)"))

@@ -4,8 +4,8 @@
 
 To import torch, matplotlib and IPython takes longer than most cells, and ``make test`` starts fifty
 kernels. What others import late counts as well: the first step of any optimiser brings
-``torch._dynamo``, three seconds. Here one process imports them, and every kernel that COMMAND starts is a copy of it, made
-by ``fork`` before anything of ours is imported: kernels share nothing.
+``torch._dynamo``, three seconds. Here one process imports them, and every kernel that COMMAND
+starts is a copy of it, made by ``fork`` before anything of ours is imported: kernels share nothing.
 
 Kernels are started by ``python -m ipykernel_launcher -f FILE``. COMMAND finds this file first under
 that name. It asks the process above for a copy and stays in its place: what is told to end it ends
