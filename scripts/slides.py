@@ -10,6 +10,9 @@ higher than the screen is set smaller, until it fits.
     python scripts/slides.py methods/mrn          # _build/html/slides/methods-mrn.html
     python scripts/slides.py --all                # every chapter
 
+With the slides of a method's chapter comes its handout, ``methods-mrn-handout.html``: what is in
+short, and the session of ninety minutes, to print on one sheet, both sides.
+
 Pictures are inside the file; MathJax is the built book's, by a relative path.
 """
 
@@ -31,8 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
 FIRST = ("summary", "pst-scrollable-table-container")  # boxes that begin a section
 STATEMENTS = "definition proposition theorem lemma corollary".split()
+SESSION = "Ninety minutes for five"
 #: Sections that nobody shows.
-LEFT_OUT = ("From the", "Differences", "Further reading", "What the paper leaves open")
+LEFT_OUT = (SESSION, "From the", "Differences", "Further reading", "What the paper leaves open")
 
 
 class Slide(NamedTuple):
@@ -153,8 +157,18 @@ def _inside(text: str, page: Path) -> str:
     return str(soup)
 
 
+def handout(page: Tag) -> str:
+    """The summary and the session of a chapter; empty where it has no session."""
+    titles = {_title(heading): heading.parent for heading in page.find_all("h2")}
+    if (session := titles.get(SESSION)) is None:
+        return ""
+    return f"<h1>{escape(_title(page.h1))}</h1>" + _html(
+        page.find("div", class_="summary"), *session.find_all(["p", "ol", "ul"], recursive=False)
+    )
+
+
 def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | None = None) -> Path:
-    """Write the slides of a chapter and return their path.
+    """Write the slides of a chapter, and its handout, and return the path of the slides.
 
     Raises
     ------
@@ -174,19 +188,22 @@ def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | Non
         for n, slide in enumerate(found, 1)
     ]
     configured = re.search(r"<script>(window\.MathJax = .*?)</script>", str(soup), re.DOTALL)
-    path = out / f"{name.replace('/', '-')}.html"
     mathjax = os.path.relpath(html / "_static" / "mathjax" / "tex-chtml.js", out)
-    text = TEMPLATE.format(
-        title=escape(found[0].title),
-        slides="\n".join(parts),
-        settings=configured[1] if configured else "",
-        mathjax=escape(mathjax.replace(os.sep, "/")),
-        style=STYLE,
-        script=SCRIPT,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
-    return path
+    made = {"": ("\n".join(parts), STYLE, SCRIPT)}
+    if sheet := handout(article):
+        made["-handout"] = (_inside(sheet, page), HANDOUT, "")
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix, (shown, style, script) in made.items():
+        text = TEMPLATE.format(
+            title=escape(found[0].title),
+            slides=shown,
+            settings=configured[1] if configured else "",
+            mathjax=escape(mathjax.replace(os.sep, "/")),
+            style=style,
+            script=script,
+        )
+        write_atomically(out / f"{name.replace('/', '-')}{suffix}.html", text)
+    return out / f"{name.replace('/', '-')}.html"
 
 
 STYLE = """
@@ -210,6 +227,12 @@ footer { position: absolute; right: 2vw; bottom: 2vh; font-size: .6em; color: #5
 @media print { @page { size: 297mm 167mm; margin: 0 } body { font-size: 18px }
   .slide, .js .slide { display: block; height: auto; min-height: 160mm; break-after: page;
     overflow: visible; font-size: 1em !important; } }
+"""
+HANDOUT = """
+@page { size: A4; margin: 14mm 16mm }
+body { max-width: 178mm; margin: 1em auto; color: #1b1f24; font: 9.5pt/1.35 system-ui, sans-serif; }
+h1 { font-size: 1.4em; margin: 0 0 .5em; } p { margin: .45em 0; } li { margin: .15em 0; }
+.summary { border: 1px solid #889; padding: 0 .8em; }
 """
 SCRIPT = """
 const all = [...document.querySelectorAll('.slide')];

@@ -100,6 +100,19 @@ def test_marks_choose(made):
     assert 'src="../_static/mathjax/tex-chtml.js"' in text and 'window.MathJax = {"a": 1}' in text
 
 
+def test_a_session_has_a_handout(made):
+    path = made("# Stacks\n")
+    sheet = path.with_name("one-handout.html")
+    assert not sheet.exists()
+    page = path.parents[1] / "one.html"
+    session = "<section><h2>Ninety minutes for five</h2><p>Read before.</p></section></article>"
+    page.write_text(PAGE.replace("</article>", session))
+    made("# Stacks\n")
+    text = sheet.read_text()
+    assert text.index("Stacks</h1>") < text.index("Ranks.") < text.index("Read before.")
+    assert "Second" not in text and "Ninety minutes" not in path.read_text()
+
+
 def test_what_is_not_there_is_named(made, slides, tmp_path):
     with pytest.raises(ValueError, match="expected a block of the built page, got 'A tank"):
         made("% slide\nA tank counts.\n")
