@@ -36,7 +36,14 @@ FIRST = ("summary", "pst-scrollable-table-container")  # boxes that begin a sect
 STATEMENTS = "definition proposition theorem lemma corollary".split()
 SESSION = "Ninety minutes for five"
 #: Sections that nobody shows.
-LEFT_OUT = (SESSION, "From the", "Differences", "Further reading", "What the paper leaves open")
+LEFT_OUT = (
+    SESSION,
+    "A map of the book",
+    "From the",
+    "Differences",
+    "Further reading",
+    "What the paper leaves open",
+)
 
 
 class Slide(NamedTuple):
@@ -188,7 +195,7 @@ def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | Non
         for n, slide in enumerate(found, 1)
     ]
     configured = re.search(r"<script>(window\.MathJax = .*?)</script>", str(soup), re.DOTALL)
-    mathjax = os.path.relpath(html / "_static" / "mathjax" / "tex-chtml.js", out)
+    mathjax = os.path.relpath(html / "_static" / "mathjax" / "startup.js", out)
     made = {"": ("\n".join(parts), STYLE, SCRIPT)}
     if sheet := handout(article):
         made["-handout"] = (_inside(sheet, page), HANDOUT, "")

@@ -97,7 +97,7 @@ def test_marks_choose(made):
     ]
     text = path.read_text()
     assert 'src="data:image/png;base64,' in text and "<a " not in text
-    assert 'src="../_static/mathjax/tex-chtml.js"' in text and 'window.MathJax = {"a": 1}' in text
+    assert 'src="../_static/mathjax/startup.js"' in text and 'window.MathJax = {"a": 1}' in text
 
 
 def test_a_session_has_a_handout(made):
@@ -172,7 +172,7 @@ def test_no_slide_of_the_longest_chapters_is_cut(slides, tmp_path):
     with browser() as window:
         window.patience(120)
         window.size(1280, 720)
-        for name in ("when-tasks-help", "methods/tnrdmtl"):
+        for name in ("when-tasks-help", "methods/srdml"):
             window.open(slides.document(name, out=tmp_path).as_uri())
             found = window.js(HEIGHTS)
             assert len(found) > 12 and max(over for over, _ in found) <= 1
