@@ -11,7 +11,7 @@ higher than the screen is set smaller, until it fits.
     python scripts/slides.py --all                # every chapter
 
 With the slides of a method's chapter comes its handout, ``methods-mrn-handout.html``: what is in
-short, and the session of ninety minutes, to print on one sheet, both sides.
+short, and the session of ninety minutes, to print on one sheet.
 
 Pictures are inside the file; MathJax is the built book's, by a relative path.
 """
