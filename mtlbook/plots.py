@@ -69,7 +69,11 @@ def arm_colour(arm: str) -> str:
 
 
 def use_style() -> None:
-    """Set the book's look: 6 inches wide, 11 points, light grid, no frame at top and right."""
+    """Set the book's look: 6 inches wide, 11 points, light grid, no frame at top and right.
+
+    In a notebook figures become SVG, sharp at any size. Letters are outlines, since a picture has
+    no font of the page's, and equal figures are equal files.
+    """
     plt.rcParams.update(
         {
             "figure.figsize": (6, 3.4),
@@ -85,8 +89,17 @@ def use_style() -> None:
             "grid.color": "#E5E5E5",
             "legend.frameon": False,
             "lines.linewidth": 2,
+            "svg.fonttype": "path",
+            "svg.hashsalt": "mtlbook",
         }
     )
+    try:
+        from IPython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:  # no notebook
+        return
+    if get_ipython() is not None:
+        set_matplotlib_formats("svg", metadata={"Date": None})
 
 
 def hinton(

@@ -32,9 +32,15 @@ Text: CC BY 4.0. Code: MIT. MathJax 3 (in html/_static/mathjax): Apache 2.0.
 LEFT_OUT = ("_sources", ".doctrees", "reports")
 PRINTED = """
 @page { size: A4; margin: 18mm 16mm } article { break-before: page }
+html { font-size: 11.5px } body { font-size: 9.5pt; line-height: 1.45 }
 figure, .math, .admonition-title { break-inside: avoid } h1, h2, h3 { break-after: avoid }
-pre { white-space: pre-wrap } .headerlink, button, details.hide { display: none }
-body { font-size: 10pt } img { max-width: 100% }
+.headerlink, button, details.hide { display: none }
+.bd-article div.cell_output img, img { max-width: 100%; zoom: 1 }
+/* paper does not scroll: code and tables are broken, formulas have no bars below them */
+pre { white-space: pre-wrap } ::-webkit-scrollbar { display: none }
+.math, mjx-container, .pst-scrollable-table-container { overflow: visible !important }
+table { font-size: 8pt } td, th, td code { overflow-wrap: anywhere; white-space: normal }
+td { min-width: 5em }
 """
 
 

@@ -4,10 +4,14 @@ What is shown comes from the built page, so that formulas, numbers, references a
 those of the book. What is chosen comes from the chapter's source: a line ``% slide`` or
 ``% slide Title`` before a block takes this block, and without a title a block joins the slide
 before it. A chapter without such lines gives the first paragraph of each section with its numbered
-equations, each statement and each picture, and its exercises as questions.
+equations, each statement and each picture, its exercises as questions, and its summary. What is
+higher than the screen is set smaller, until it fits.
 
     python scripts/slides.py methods/mrn          # _build/html/slides/methods-mrn.html
     python scripts/slides.py --all                # every chapter
+
+With the slides of a method's chapter comes its handout, ``methods-mrn-handout.html``: what is in
+short, and the session of ninety minutes, to print on one sheet.
 
 Pictures are inside the file; MathJax is the built book's, by a relative path.
 """
@@ -28,9 +32,18 @@ from mtlbook.ledger.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, HTML = ROOT / "book", ROOT / "_build" / "html"
+FIRST = ("summary", "pst-scrollable-table-container")  # boxes that begin a section
 STATEMENTS = "definition proposition theorem lemma corollary".split()
+SESSION = "Ninety minutes for five"
 #: Sections that nobody shows.
-LEFT_OUT = ("From the", "Differences", "Further reading", "What the paper leaves open")
+LEFT_OUT = (
+    SESSION,
+    "A map of the book",
+    "From the",
+    "Differences",
+    "Further reading",
+    "What the paper leaves open",
+)
 
 
 class Slide(NamedTuple):
@@ -112,13 +125,17 @@ def _by_rule(page: Tag) -> Iterator[Slide]:
             for exercise in section.find_all("div", class_="exercise"):
                 yield Slide(_title(exercise.p), _html(*exercise.find_all(["p", "pre"])[1:]))
             continue
-        paragraph = section.find(["p", "ul", "ol", "table"], recursive=False)
+        paragraph = section.find(
+            lambda e: e.name in ("p", "ul", "ol", "table") or {*FIRST} & {*e.get("class", [])},
+            recursive=False,
+        )
         numbered = [
             m
             for m in section.find_all("div", class_="math", recursive=False)
             if m.find(class_="eqno")
         ]
-        yield Slide(title, _html(paragraph, *numbered[:2]))
+        if paragraph is not None or numbered:
+            yield Slide(title, _html(paragraph, *numbered[:2]))
         for statement in section.find_all("div", class_=STATEMENTS, recursive=False):
             yield Slide(title, _html(statement))
         for cell in section.find_all("div", class_="cell", recursive=False):
@@ -147,8 +164,18 @@ def _inside(text: str, page: Path) -> str:
     return str(soup)
 
 
+def handout(page: Tag) -> str:
+    """The summary and the session of a chapter; empty where it has no session."""
+    titles = {_title(heading): heading.parent for heading in page.find_all("h2")}
+    if (session := titles.get(SESSION)) is None:
+        return ""
+    return f"<h1>{escape(_title(page.h1))}</h1>" + _html(
+        page.find("div", class_="summary"), *session.find_all(["p", "ol", "ul"], recursive=False)
+    )
+
+
 def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | None = None) -> Path:
-    """Write the slides of a chapter and return their path.
+    """Write the slides of a chapter, and its handout, and return the path of the slides.
 
     Raises
     ------
@@ -168,19 +195,22 @@ def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | Non
         for n, slide in enumerate(found, 1)
     ]
     configured = re.search(r"<script>(window\.MathJax = .*?)</script>", str(soup), re.DOTALL)
-    path = out / f"{name.replace('/', '-')}.html"
-    mathjax = os.path.relpath(html / "_static" / "mathjax" / "tex-chtml.js", out)
-    text = TEMPLATE.format(
-        title=escape(found[0].title),
-        slides="\n".join(parts),
-        settings=configured[1] if configured else "",
-        mathjax=escape(mathjax.replace(os.sep, "/")),
-        style=STYLE,
-        script=SCRIPT,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
-    return path
+    mathjax = os.path.relpath(html / "_static" / "mathjax" / "startup.js", out)
+    made = {"": ("\n".join(parts), STYLE, SCRIPT)}
+    if sheet := handout(article):
+        made["-handout"] = (_inside(sheet, page), HANDOUT, "")
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix, (shown, style, script) in made.items():
+        text = TEMPLATE.format(
+            title=escape(found[0].title),
+            slides=shown,
+            settings=configured[1] if configured else "",
+            mathjax=escape(mathjax.replace(os.sep, "/")),
+            style=style,
+            script=script,
+        )
+        write_atomically(out / f"{name.replace('/', '-')}{suffix}.html", text)
+    return out / f"{name.replace('/', '-')}.html"
 
 
 STYLE = """
@@ -189,7 +219,8 @@ body { margin: 0; color: #1b1f24; background: #fff;
 .slide { box-sizing: border-box; min-height: 100vh; padding: 5vh 6vw 8vh; position: relative; }
 .slide h2 { margin: 0 0 .6em; font-size: 1.5em; line-height: 1.2; color: #0b4f8a; }
 .front h2 { font-size: 2em; }
-.slide img { display: block; max-width: 100%; max-height: 62vh; margin: 0 auto; background: #fff; }
+.slide img { display: block; max-width: 100%; max-height: calc(62vh * var(--fit, 1));
+  margin: 0 auto; background: #fff; }
 .slide figure { margin: 0 0 .8em; } figcaption { font-size: .75em; }
 .slide .math { overflow-x: auto; position: relative; }
 .eqno { position: absolute; right: 0; top: 50%; transform: translateY(-50%); }
@@ -202,14 +233,28 @@ footer { position: absolute; right: 2vw; bottom: 2vh; font-size: .6em; color: #5
 .js .slide.now { display: block; }
 @media print { @page { size: 297mm 167mm; margin: 0 } body { font-size: 18px }
   .slide, .js .slide { display: block; height: auto; min-height: 160mm; break-after: page;
-    overflow: visible; } }
+    overflow: visible; font-size: 1em !important; } }
+"""
+HANDOUT = """
+@page { size: A4; margin: 14mm 16mm }
+body { max-width: 178mm; margin: 1em auto; color: #1b1f24; font: 9.5pt/1.35 system-ui, sans-serif; }
+h1 { font-size: 1.4em; margin: 0 0 .5em; } p { margin: .45em 0; } li { margin: .15em 0; }
+.summary { border: 1px solid #889; padding: 0 .8em; }
 """
 SCRIPT = """
 const all = [...document.querySelectorAll('.slide')];
 let at = 0;
+function fit() {
+  const slide = all[at];
+  for (let part = 1; part > 0.4; part -= 0.04) {
+    slide.style.cssText = `--fit: ${part}; font-size: ${part}em`;
+    if (slide.scrollHeight <= slide.clientHeight + 1) break;
+  }
+}
 function show(n) {
   at = Math.min(all.length - 1, Math.max(0, n));
   all.forEach((slide, i) => slide.classList.toggle('now', i === at));
+  fit();
   history.replaceState(null, '', '#s' + (at + 1));
 }
 const steps = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, ' ': 1,
@@ -224,6 +269,8 @@ addEventListener('click', event => {
   show(at + (event.clientX < innerWidth / 3 ? -1 : 1));
 });
 document.documentElement.classList.add('js');
+addEventListener('resize', fit);
+addEventListener('load', () => window.MathJax?.startup?.promise?.then(fit));
 show((parseInt(location.hash.slice(2)) || 1) - 1);
 """
 TEMPLATE = """<!doctype html>

@@ -97,6 +97,7 @@ def test_a_page_says_what_the_catalogue_says(on_pages):
         assert bool(exercise.stub) == bool(exercise.solution) == bool(known.checks), exercise.name
         if known.checks:
             assert f"# mtlbook check {exercise.name} my.py\n" in exercise.stub
+            assert max(map(len, exercise.stub.splitlines())) <= 72, exercise.name
             for code in (exercise.stub, exercise.solution):
                 functions = [n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef)]
                 asked = {f.name: [a.arg for a in f.args.args] for f in functions}

@@ -1,7 +1,11 @@
 """Slides of a chapter: what goes onto them, and how they are shown."""
 
+from pathlib import Path
+
 import pytest
 from browser import browser, why_not
+
+HTML = Path(__file__).resolve().parents[1] / "_build" / "html"
 
 PAGE = """<html><head><script>window.MathJax = {"a": 1}</script></head><article>
 <section><h1>Stacks<a class="headerlink" href="#x">#</a></h1>
@@ -16,6 +20,8 @@ PAGE = """<html><head><script>window.MathJax = {"a": 1}</script></head><article>
 <figcaption>One</figcaption></figure>
 </div></section>
 <section><h2>From the paper to the code</h2><p>A table.</p></section>
+<section><h2>Nothing to show</h2><div class="cell">code</div></section>
+<section><h2>In short</h2><div class="summary admonition"><p>Ranks.</p></div><p>More.</p></section>
 <section><h2>Exercises</h2><div class="exercise admonition" id="ex-one">
 <p class="admonition-title">Exercise 1 (One)</p><section><p>How many?</p></section></div>
 <div class="solution admonition"><p>Two.</p></div></section>
@@ -78,6 +84,7 @@ def test_by_rule(made):
         ("Rank", r"A rank counts directions, see there.(1)\[r\]"),
         ("Rank", "Theorem 1"),
         ("Rank", "One"),
+        ("In short", "Ranks."),
         ("Exercise 1 (One)", "How many?"),
     ]
 
@@ -90,7 +97,20 @@ def test_marks_choose(made):
     ]
     text = path.read_text()
     assert 'src="data:image/png;base64,' in text and "<a " not in text
-    assert 'src="../_static/mathjax/tex-chtml.js"' in text and 'window.MathJax = {"a": 1}' in text
+    assert 'src="../_static/mathjax/startup.js"' in text and 'window.MathJax = {"a": 1}' in text
+
+
+def test_a_session_has_a_handout(made):
+    path = made("# Stacks\n")
+    sheet = path.with_name("one-handout.html")
+    assert not sheet.exists()
+    page = path.parents[1] / "one.html"
+    session = "<section><h2>Ninety minutes for five</h2><p>Read before.</p></section></article>"
+    page.write_text(PAGE.replace("</article>", session))
+    made("# Stacks\n")
+    text = sheet.read_text()
+    assert text.index("Stacks</h1>") < text.index("Ranks.") < text.index("Read before.")
+    assert "Second" not in text and "Ninety minutes" not in path.read_text()
 
 
 def test_what_is_not_there_is_named(made, slides, tmp_path):
@@ -113,10 +133,47 @@ def test_keys_touch_and_print(made):
         window.press("Down", "Down")
         assert window.js(now) == "s4"
         window.press("Down", "Down", "Down")
-        assert window.js(now) == "s5"  # and stays
+        window.press("Down")
+        assert window.js(now) == "s6"  # and stays
         window.press("Up")
-        assert window.js(now) == "s4"
-        window.click(".slide.now h2")  # its middle: one on
         assert window.js(now) == "s5"
+        window.click(".slide.now h2")  # its middle: one on
+        assert window.js(now) == "s6"
         window.media("print")
-        assert window.js(visible) == 5
+        assert window.js(visible) == 6
+
+
+HEIGHTS = """
+return MathJax.startup.promise.then(() => all.map((slide, i) => {
+  show(i);
+  return [slide.scrollHeight - slide.clientHeight, parseFloat(slide.style.fontSize)];
+}));
+"""
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_what_is_higher_than_the_screen_is_set_smaller(made, tmp_path):
+    path = made("# Stacks\n")
+    text = path.read_text().replace("Why, at all?", "<br>".join(["Why?"] * 22))
+    ready = "window.MathJax = {startup: {promise: Promise.resolve()}}"
+    path.write_text(text.replace('window.MathJax = {"a": 1}', ready))
+    with browser() as window:
+        window.size(1280, 720)
+        window.open(path.as_uri())
+        (over, size), *others = window.js(HEIGHTS)
+    assert over <= 1 and 0.4 < size < 0.9
+    assert [size for _, size in others] == [1] * 5
+
+
+@pytest.mark.book
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.skipif(not (HTML / "index.html").is_file(), reason="not built: make book")
+def test_no_slide_of_the_longest_chapters_is_cut(slides, tmp_path):
+    with browser() as window:
+        window.patience(120)
+        window.size(1280, 720)
+        for name in ("when-tasks-help", "methods/srdml"):
+            window.open(slides.document(name, out=tmp_path).as_uri())
+            found = window.js(HEIGHTS)
+            assert len(found) > 12 and max(over for over, _ in found) <= 1
+            assert min(size for _, size in found) > 0.6  # and can be read from the last row

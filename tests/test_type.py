@@ -5,7 +5,6 @@ One browser opens every page once, 1280 pixels wide, then as wide as a phone, th
 
 import importlib.util
 import re
-import struct
 from pathlib import Path
 
 import pytest
@@ -176,29 +175,32 @@ class TestBook:
         assert wrong(pages, kind, lambda page: page["clipped"]) == {}
 
     def test_letters_of_figures_can_be_read_on_a_phone(self, pages):
-        """Figures are pixels: their letters are as high as their size times what is left of it."""
+        """A figure is a picture: its letters are as high as their size, by its scale."""
         texts = [path.read_text() for path in BOOK.rglob("*.md")]
         texts.append((ROOT / "mtlbook" / "plots.py").read_text())
         sizes = [float(s) for t in texts for s in re.findall(r"\bfontsize=(\d+(?:\.\d+)?)", t)]
         smallest = min(sizes)
         drawn = [t for t in texts[:-1] if "\nimport matplotlib.pyplot" in t]
-        assert len(drawn) > 15 and all(
-            "plots.use_style()" in t for t in drawn
-        )  # 130 dpi, 11 points
+        assert len(drawn) > 15 and all("plots.use_style()" in t for t in drawn)  # SVG, 11 points
         scales = {
             (name, source): scale
             for name, page in pages.items()
             for source, scale in page["phone"]["figures"]
         }
         assert len(scales) > 80
-        small = {key: s for key, s in scales.items() if smallest / 72 * 130 * s < 9}
+        small = {key: s for key, s in scales.items() if smallest / 72 * 96 * s < 9}
         assert small == {}
         assert wrong(pages, "phone", lambda page: [x for x in page["letters"] if x < 9]) == {}
 
-    def test_figures_are_drawn_at_that_resolution(self):
-        files = [p.read_bytes()[:24] for p in (HTML / "_images").glob("*.png")]
-        widths = [struct.unpack(">I", header[16:20])[0] for header in files]
-        assert len(widths) > 80 and 400 < min(widths) and max(widths) < 1400
+    def test_figures_are_light_drawings_of_the_size_that_is_assumed(self, pages):
+        figures = [source for page in pages.values() for source, _ in page["phone"]["figures"]]
+        files = {HTML / "_images" / Path(source).name for source in figures}
+        assert len(files) > 80 and {path.suffix for path in files} == {".svg"}
+        found = {p: re.search(r'<svg[^>]*? width="([\d.]+)pt"', p.read_text()) for p in files}
+        widths = [float(of[1]) for of in found.values()]
+        assert 220 < min(widths) and max(widths) < 780
+        # what consists of thousands of patches is `rasterized`
+        assert {p.name: p.stat().st_size for p in files if p.stat().st_size > 250_000} == {}
 
     def test_no_page_complains(self, pages):
         assert {name: page["errors"] for name, page in pages.items() if page["errors"]} == {}

@@ -3,8 +3,9 @@
     python scripts/warm/ipykernel_launcher.py COMMAND...
 
 To import torch, matplotlib and IPython takes longer than most cells, and ``make test`` starts fifty
-kernels. Here one process imports them, and every kernel that COMMAND starts is a copy of it, made
-by ``fork`` before anything of ours is imported: kernels share nothing.
+kernels. What others import late counts as well: the first step of any optimiser brings
+``torch._dynamo``, three seconds. Here one process imports them, and every kernel that COMMAND
+starts is a copy of it, made by ``fork`` before anything of ours is imported: kernels share nothing.
 
 Kernels are started by ``python -m ipykernel_launcher -f FILE``. COMMAND finds this file first under
 that name. It asks the process above for a copy and stays in its place: what is told to end it ends
@@ -24,6 +25,17 @@ import threading
 import traceback
 from pathlib import Path
 
+IMPORTS = (
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "matplotlib.pyplot",
+    "torch",
+    "torch._dynamo",
+    "pandas",
+    "pydantic",
+    "scipy.stats",
+    "sklearn.datasets",
+)
 ADDRESS = "MTLBOOK_WARM_KERNELS"  # in the environment of COMMAND: where to ask
 
 
@@ -62,7 +74,7 @@ def run(command: list[str]) -> int:
 
 def _import() -> None:
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a kernel sets it
-    for name in ("ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot", "torch"):
+    for name in IMPORTS:
         importlib.import_module(name)
 
 

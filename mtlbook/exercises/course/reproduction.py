@@ -48,7 +48,7 @@ def of_no_mistakes(f):
 def of_counts(f):
     """Of 30 true and 20 false positives, 10 false and 140 true negatives it is 0.85
 
-    Count, out of a hundred, what is right and what is wrong; the share of positives gives the unit.
+    Count, out of 200, what is right and what is wrong; the share of positives gives the unit.
     """
     close(f(30 / 50, 30 / 40, 40 / 200), 170 / 200, "the accuracy")
 
