@@ -383,7 +383,7 @@ def linear_results():
     arms = mrn_linear.GROUPS["few"]
     for name, studies in (
         ("-flipped", [mrn_flipped.study(tasks, 5, 2, share) for share in mrn_flipped.SHARES]),
-        ("-pacs", [mrn_linear.table1(tasks, 1, 2)]),
+        ("-pacs", [mrn_linear.table1(tasks, percent, 2) for percent in (1, 5)]),
     ):
         found[name] = Result.begin(name, {})
         for study in studies:

@@ -17,7 +17,7 @@ from mtlbook.study import Add, Outcome, Parts, Study
 from mtlbook.tasks import Task, TaskSet
 from mtlbook.training import evaluate
 
-SHARES = (0, 20, 60)  # of the first task's labels, in percent
+SHARES = (0, 20, 40, 60)  # of the first task's labels, in percent
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 #: The first axis that gives a comparison two columns takes it.
 AXES: tuple[Mapping[str, str], ...] = (
     {"1": "1 %", "5": "5 %", "10": "10 %", "20": "20 %"},
-    {"of0": "0 % wrong", "of20": "20 %", "of60": "60 %"},
+    {"of0": "0 % wrong", "of20": "20 %", "of40": "40 %", "of60": "60 %"},
     {"accuracy": "accuracy", "auc": "AUC", "precision": "precision", "recall": "recall"},
     {"laf": "LAF", "tucker": "Tucker", "tt": "TT"},
     {"digits": "digits", "letters": "letters", "strokes": "strokes"},
