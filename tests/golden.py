@@ -336,6 +336,7 @@ def mrn() -> dict[str, Any]:
 
 
 def mrn_linear() -> dict[str, Any]:
+    from mtlbook.experiments import mrn_flipped
     from mtlbook.experiments import mrn_linear as of
     from mtlbook.experiments import mrn_splits as splits
 
@@ -352,6 +353,9 @@ def mrn_linear() -> dict[str, Any]:
     found["codings"] = compared(
         table, codings, arms=of.GROUPS["codings"], values=dict.fromkeys(of.GROUPS["codings"], 2)
     )
+    noisy = mrn_flipped.study(tasks, 20, 4, 40).at(batch_size=5, update_every=2)
+    found["flipped split"] = of_split(noisy.split(tasks, 0, noisy.protocol))
+    found["flipped"] = compared(noisy, tasks, arms=("stl", "mrn-t"), values={"stl": 2, "mrn-t": 2})
     return found
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from mtlbook import datasets
 from mtlbook import study as engine
-from mtlbook.experiments import mrn, mrn_linear, mrn_lists, planted
+from mtlbook.experiments import mrn, mrn_flipped, mrn_linear, mrn_lists, planted
 from mtlbook.experiments.mrn import ARMS, GROUPS, START, Protocol
 from mtlbook.experiments.mrn_splits import in_span, parts_of, with_codings
 from mtlbook.experiments.planted import PLANT_ARMS, PLANTS, Plant
@@ -380,6 +380,14 @@ def linear_results():
     ):
         study, arms = mrn_linear.table1(tasks, percent, 2), mrn_linear.GROUPS[group]
         study.compare(found[name], of(tasks), arms=arms, values=dict.fromkeys(arms, 0), **shared)
+    arms = mrn_linear.GROUPS["few"]
+    for name, studies in (
+        ("-flipped", [mrn_flipped.study(tasks, 5, 2, share) for share in mrn_flipped.SHARES]),
+        ("-pacs", [mrn_linear.table1(tasks, percent, 2) for percent in (1, 5)]),
+    ):
+        found[name] = Result.begin(name, {})
+        for study in studies:
+            study.compare(found[name], tasks, arms=arms, values=dict.fromkeys(arms, 0), **shared)
     return found
 
 
@@ -535,6 +543,18 @@ def test_two_codings_share_no_sample_and_contradict_each_other():
         moved = {(y - true[n]) % 10 for n, y in zip(part, task.targets.tolist(), strict=True)}
         assert moved == ({3} if i >= 4 else {0})
         assert task.name == NAMES[i % 4] + (", recoded" if i >= 4 else "")
+
+
+def test_labels_are_wrong_in_the_first_task_alone_and_where_it_is_tested_right():
+    tasks, protocol = domains((100, 60, 50, 60), classes=10), mrn_flipped.Protocol(percent=40)
+    clean = mrn_flipped.split(tasks, 0, protocol)
+    noisy = mrn_flipped.split(tasks, 0, replace(protocol, flipped=30))
+    for name, part in noisy.items():
+        wrong = [
+            int((a.targets != b.targets).sum()) for a, b in zip(part, clean[name], strict=True)
+        ]
+        assert wrong == [0 if name == "test" else round(0.3 * len(part[0])), 0, 0, 0]
+        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(part, clean[name], strict=True))
 
 
 def test_the_oracle_knows_the_groups_and_learns_nothing():

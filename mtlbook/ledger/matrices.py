@@ -18,7 +18,8 @@ Row = Mapping[str, Any]
 #: What columns stand for: a part of an id -> its head, "" where ids of a column have no such part.
 #: The first axis that gives a comparison two columns takes it.
 AXES: tuple[Mapping[str, str], ...] = (
-    {"5": "5 %", "10": "10 %", "20": "20 %"},
+    {"1": "1 %", "5": "5 %", "10": "10 %", "20": "20 %"},
+    {"of0": "0 % wrong", "of20": "20 %", "of40": "40 %", "of60": "60 %"},
     {"accuracy": "accuracy", "auc": "AUC", "precision": "precision", "recall": "recall"},
     {"laf": "LAF", "tucker": "Tucker", "tt": "TT"},
     {"digits": "digits", "letters": "letters", "strokes": "strokes"},
