@@ -284,6 +284,15 @@ def test_broken_arrays_are_refused(tmp_path, name):
         check(read(path))
 
 
+def test_tasks_of_unlike_inputs_are_refused_with_what_can_be_done():
+    y = torch.zeros(9, 1)
+    made = TaskSet("x", [Task(str(n), torch.zeros(9, n), y, loss="mse") for n in (2, 3)])
+    with pytest.raises(
+        ValueError, match=r"got {'2': \(2,\), '3': \(3,\)}; .*one first layer.*attach"
+    ):
+        check(read(made))
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.xlsx").write_text("")
     for path, message in (

@@ -435,15 +435,15 @@ def task_gradients(tasks):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("kind", ["mgda", "pcgrad"])
+@pytest.mark.parametrize("kind", ["mgda", "pcgrad", "upgrad"])
 def test_the_trunk_follows_torchjd(kind, tasks):
-    from torchjd.aggregation import MGDA, PCGrad
+    from torchjd.aggregation import MGDA, PCGrad, UPGrad
 
     found = gradients_of(Balanced(SharedTrunk(trunk(), heads()), kind), tasks)
     plain = gradients_of(SharedTrunk(trunk(), heads()), tasks)
     rows = task_gradients(tasks)
     torch.manual_seed(0)  # the order of the tasks in the first step
-    expected = (MGDA() if kind == "mgda" else PCGrad())(rows)
+    expected = {"mgda": MGDA, "pcgrad": PCGrad, "upgrad": UPGrad}[kind]()(rows)
     mine = torch.cat([g.flatten() for n, g in found.items() if n.startswith("trunk")])
     torch.testing.assert_close(mine, expected)
     for name in plain:
@@ -476,6 +476,14 @@ def test_pcgrad_by_hand():
     agreeing = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     assert weighting("pcgrad")(agreeing @ agreeing.mT).tolist() == [1, 1]
     assert weighting("mgda")(agreeing @ agreeing.mT).tolist() == pytest.approx([1, 0])
+
+
+def test_upgrad_by_hand():
+    # what PCGrad leaves of each, and the mean of both; where none conflict, the mean of all
+    g = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    combined = weighting("upgrad")(g @ g.mT) @ g
+    torch.testing.assert_close(combined, torch.tensor([0.25, 0.75]), atol=1e-3, rtol=0)
+    assert weighting("upgrad")(torch.eye(3)).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_balancing_adds_the_regulariser_as_it_is(tasks):
@@ -518,14 +526,16 @@ from torch import nn
 from mtlbook.backbones import TaskHeads
 from mtlbook.methods import MMoE, PLE, SRDML, Balanced
 method = SRDML(nn.Identity(), TaskHeads(3, [1, 1], seed=0), weight=1)
-try:
-    Balanced(method, "mgda")
-except ImportError as error:
-    print(error)
+for kind in ("mgda", "upgrad"):
+    try:
+        Balanced(method, kind)
+    except ImportError as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "mgda needs torchjd: pip install 'mtlbook[reproduce]'" in done.stdout
+    assert "upgrad needs torchjd[quadprog-projector]: pip install" in done.stdout
 
 
 # Experts

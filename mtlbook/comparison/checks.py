@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from mtlbook.comparison.reading import Data
+from mtlbook.comparison.reading import ONE_SHAPE, Data
 from mtlbook.tasks import Task, TaskSet
 
 FEWEST = 8  # samples of a task, of which half are to learn from
@@ -38,7 +38,7 @@ def check(data: Data) -> list[str]:
         raise ValueError(f"tasks: expected one kind of targets in all, got {sorted(kinds)}")
     shapes = {task.name: tuple(task.inputs.shape[1:]) for task in tasks}
     if len(set(shapes.values())) > 1:
-        raise ValueError(f"tasks: expected inputs of one shape in all, got {shapes}")
+        raise ValueError(f"tasks: expected inputs of one shape in all, got {shapes}; {ONE_SHAPE}")
     few = {task.name: len(task) for task in tasks if len(task) < FEWEST}
     if few:
         raise ValueError(

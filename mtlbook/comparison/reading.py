@@ -23,8 +23,11 @@ TABLES = (".csv", ".tsv", ".parquet")
 LEVELS = 30  # of a column of text that becomes indicators
 ONE_SHAPE = (
     "bring images to one size (a folder of images is: --images pixels --size N) and describe all "
-    "samples by the same columns; tasks of unlike shape can share kernels alone, which is not "
-    "tried here (mtlbook.methods.MTAL)"
+    "samples by the same columns. For unlike inputs nothing but single-task learning is left to "
+    "compare: one model, a common trunk and the linear methods need one first layer for all, "
+    "priors and norms stacks of layers of one shape. With networks of your own, "
+    "mtlbook.backbones.attach lets methods relate the layers that have one shape, and "
+    "mtlbook.methods.MTAL mixes kernels of convolutions"
 )
 HINT = (
     "a folder <task>/<class>/<image>, a .csv, .tsv or .parquet table with a column of tasks, or an "

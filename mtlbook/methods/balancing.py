@@ -1,4 +1,4 @@
-"""Gradient balancing: MGDA and PCGrad, by TorchJD, on the trunk that the tasks share."""
+"""Gradient balancing: MGDA, PCGrad and UPGrad, by TorchJD, on the trunk that the tasks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtlbook.methods.trunk import SharedTrunk
 from mtlbook.relations import Relation
 from mtlbook.tensors import exact
 
-BALANCINGS = ("mgda", "mgda-ub", "pcgrad")
+BALANCINGS = ("mgda", "mgda-ub", "pcgrad", "upgrad")
 
 
 class Weighting(nn.Module):
@@ -20,7 +20,7 @@ class Weighting(nn.Module):
 
     Parameters
     ----------
-    kind : "mgda" | "mgda-ub" | "pcgrad"
+    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
     rule : callable
         TorchJD's, ``(T, T) -> (T,)``.
     seed : int
@@ -50,7 +50,7 @@ def weighting(kind: str, seed: int = 0) -> Weighting:
 
     Parameters
     ----------
-    kind : "mgda" | "mgda-ub" | "pcgrad"
+    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
         As in :class:`Balanced`. PCGrad goes through the tasks in random order.
     seed : int
         Of these orders.
@@ -58,12 +58,16 @@ def weighting(kind: str, seed: int = 0) -> Weighting:
     if kind not in BALANCINGS:
         raise ValueError(f"balancing: expected one of {BALANCINGS}, got {kind!r}")
     try:
-        from torchjd.aggregation import MGDAWeighting, PCGradWeighting
+        from torchjd.aggregation import MGDAWeighting, PCGradWeighting, UPGradWeighting
+
+        rules = {"pcgrad": PCGradWeighting, "upgrad": UPGradWeighting}
+        rule = rules.get(kind, MGDAWeighting)()  # UPGrad's asks for its solver here
     except ImportError as error:
+        wanted = "torchjd[quadprog-projector]" if kind == "upgrad" else "torchjd"
         raise ImportError(
-            f"{kind} needs torchjd: pip install 'mtlbook[reproduce]', or pip install torchjd"
+            f"{kind} needs {wanted}: pip install 'mtlbook[reproduce]', or pip install '{wanted}'"
         ) from error
-    return Weighting(kind, PCGradWeighting() if kind == "pcgrad" else MGDAWeighting(), seed)
+    return Weighting(kind, rule, seed)
 
 
 def balanced_backward(
@@ -138,12 +142,13 @@ class Balanced(Method):
     ----------
     method : SharedTrunk
         Plain :class:`SharedTrunk` gives the tables' MGDA-UB and PCGrad.
-    kind : "mgda" | "mgda-ub" | "pcgrad"
+    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
         MGDA (Désidéri 2012): the convex combination of the gradients of least norm, by Frank and
         Wolfe's method; with "ub" its upper bound (Sener and Koltun 2018), weights from the
         gradients in the features. PCGrad (Yu et al. 2020): the sum of the gradients, each without
-        what conflicts with the others. The sum with equal weights needs no wrapper: it is the
-        method itself.
+        what conflicts with the others. UPGrad (Quinton and Rey 2024): the mean of the gradients,
+        each projected onto what conflicts with none, by a quadratic program. The sum with equal
+        weights needs no wrapper: it is the method itself.
     seed : int
         Of the orders in which PCGrad goes through the tasks: another one for each repeat.
 
@@ -152,7 +157,8 @@ class Balanced(Method):
     Désidéri, J.-A., *Multiple-gradient descent algorithm (MGDA) for multiobjective optimization*,
     C. R. Math. 350, 2012. Sener, O. and Koltun, V., *Multi-task learning as multi-objective
     optimization*, NeurIPS 2018. Yu, T. et al., *Gradient surgery for multi-task learning*,
-    NeurIPS 2020.
+    NeurIPS 2020. Quinton, P. and Rey, V., *Jacobian descent for multi-objective optimization*,
+    2024.
     """
 
     def __init__(self, method: SharedTrunk, kind: str, seed: int = 0):
