@@ -96,11 +96,7 @@ LEFT_OUT = {
     "upgrad": "it came into the package after the runs",
 }
 #: Problems whose norms have not been run again, and as far as the weight goes there.
-EARLIER = {
-    name: {"gamma": (1e-4, 0.3)}
-    for name in (*TEACHERS, *REAL)
-    if not name.startswith(("T8-n20", "pacs", "school", "sarcos"))
-}
+EARLIER = {name: {"gamma": (1e-4, 0.3)} for name in TEACHERS if not name.startswith("T8-n20")}
 _A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"])
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
 
