@@ -535,7 +535,7 @@ for kind in ("mgda", "upgrad"):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "mgda needs torchjd: pip install 'mtlbook[reproduce]'" in done.stdout
-    assert "upgrad needs torchjd[quadprog-projector]: pip install" in done.stdout
+    assert "upgrad needs torchjd[quadprog-projector]: pip install 'mtlbook[upgrad]'" in done.stdout
 
 
 # Experts

@@ -63,9 +63,11 @@ def weighting(kind: str, seed: int = 0) -> Weighting:
         rules = {"pcgrad": PCGradWeighting, "upgrad": UPGradWeighting}
         rule = rules.get(kind, MGDAWeighting)()  # UPGrad's asks for its solver here
     except ImportError as error:
-        wanted = "torchjd[quadprog-projector]" if kind == "upgrad" else "torchjd"
+        extra, wanted = "reproduce", "torchjd"
+        if kind == "upgrad":
+            extra, wanted = "upgrad", "torchjd[quadprog-projector]"
         raise ImportError(
-            f"{kind} needs {wanted}: pip install 'mtlbook[reproduce]', or pip install '{wanted}'"
+            f"{kind} needs {wanted}: pip install 'mtlbook[{extra}]', or pip install '{wanted}'"
         ) from error
     return Weighting(kind, rule, seed)
 
