@@ -363,6 +363,8 @@ def ledger(window, address) -> Browser:
     window.media()
     window.open("about:blank")
     window.open(address)
+    # after it has loaded the page reads its address once more, which a key could come before
+    window.js("return new Promise(done => setTimeout(() => setTimeout(done)))")
     return window
 
 
@@ -405,6 +407,7 @@ def test_filters(known, ledger):
 def test_search_takes_all_words_of_statement_rule_and_reason(known, ledger):
     ledger.press("/")
     ledger.press(*"tucker excludes")
+    ledger.until("return document.querySelector('[name=q]').value === 'tucker excludes'")
     expected = [
         c["claim"]
         for c in known["claims"]
