@@ -199,7 +199,7 @@ def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
     """
     mrn.measure(add, outcome, parts)
     p, method = outcome.trial.protocol, outcome.method
-    if p.steady and isinstance(method, MRN) and method.switches.curvature:
+    if isinstance(method, MRN) and method.switches.curvature:
         most = 2 * (1 + p.momentum) / p.lr
         add(metric="stiffness", value=float(method.stiffness("fc8")) / most)
     loss = evaluate(outcome.method, parts["test"], chunk=mrn.CHUNK).mean_loss
