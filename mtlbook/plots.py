@@ -1,8 +1,8 @@
 """Pictures that several pages of the book share (matplotlib and seaborn).
 
-Every function draws into ``ax`` (the current axes where none is given) and returns it. Colours are
-those of Okabe and Ito, which colour-blind readers can tell apart; sizes are made for a column of
-700 pixels and still read on a phone.
+Every function but `cluster_map` draws into ``ax`` (the current axes where none is given) and
+returns it. Colours are those of Okabe and Ito, which colour-blind readers can tell apart; sizes are
+made for a column of 700 pixels and still read on a phone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 from mtlbook.ledger.statistics import Interval
 
 if TYPE_CHECKING:  # with it would come torch, and a page on results needs none
+    from seaborn.matrix import ClusterGrid
+
     from mtlbook.relations import Relation
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = PALETTE = (
@@ -136,36 +138,49 @@ def hinton(
     return ax
 
 
-def relation_heatmap(
-    relation: Relation, *, limit: float | None = None, ax: Axes | None = None
-) -> Axes:
-    """Heat map of a relation, its meaning beside the colour bar.
+def cluster_map(relation: Relation, *, size: float = 3.4) -> ClusterGrid:
+    """A relation with its tasks in the order of a tree that joins the closest first.
+
+    The tree joins by average linkage of the distance ``1 - m_ij``, so that ``matrix`` should be a
+    correlation or a cosine. It is always a tree: what has no groups is put in some order, too.
 
     Parameters
     ----------
     relation : Relation
-    limit : float, optional
-        Colours run from ``-limit`` to ``limit``; by default the largest entry.
-    ax : Axes, optional
+        Of two tasks or more.
+    size : float
+        Width and height of the figure in inches.
+
+    Returns
+    -------
+    seaborn.matrix.ClusterGrid
+        A figure of its own; ``dendrogram_row.linkage`` is the tree, ``reordered_ind`` its order.
     """
     import seaborn  # where it is used: it takes seconds, and most pages need none
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
 
-    ax = ax or plt.gca()
     matrix = relation.matrix.detach().cpu().numpy()
-    limit = limit or float(np.abs(matrix).max()) or 1.0
-    seaborn.heatmap(
+    if len(matrix) < 2:
+        raise ValueError(f"relation: expected two tasks or more, got {len(matrix)}")
+    distance = 1 - (matrix + matrix.T) / 2
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance), "average")
+    limit = float(np.abs(matrix).max()) or 1.0
+    grid = seaborn.clustermap(
         matrix,
-        cmap="PuOr_r",
+        row_linkage=tree,
+        col_linkage=tree,
+        cmap="RdBu",
         vmin=-limit,
         vmax=limit,
-        square=True,
-        xticklabels=relation.names or False,
-        yticklabels=relation.names or False,
-        cbar_kws={"label": relation.meaning, "shrink": 0.9},
-        ax=ax,
+        xticklabels=False,  # as its rows
+        yticklabels=list(relation.names) or True,
+        figsize=(size, size),
+        cbar_pos=None,
     )
-    ax.tick_params(axis="y", rotation=0)
-    return ax
+    grid.ax_heatmap.tick_params(axis="y", rotation=0)
+    return grid
 
 
 def forest(

@@ -369,6 +369,9 @@ def test_an_edited_file_is_refused(tmp_path):
         path.write_text(text.replace("1.0}", f"{token}}}"))
         with pytest.raises(ResultError, match=f"r.json: .*expected finite numbers, got {token}"):
             Result.load(path)
+    path.write_text(text.replace('"provenance": {', '"provenance": {"other": -1e999,'))
+    with pytest.raises(ResultError, match=r"r\.json: .*expected finite numbers, got -1e999"):
+        Result.load(path)
 
 
 def test_what_a_number_has_to_be():

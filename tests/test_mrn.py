@@ -596,7 +596,7 @@ def test_gradient_steps_on_the_prior_grow_above_the_limit_alone(momentum, part, 
     weights = [method.tensor(name) for name in method.layers]
     optimizer = torch.optim.SGD(weights, lr=lr, momentum=momentum)
     norms = []
-    for _ in range(2000):
+    for _ in range(500):
         optimizer.zero_grad()
         method.penalty().backward()
         optimizer.step()

@@ -18,14 +18,26 @@ def ax():
     plt.close(figure)
 
 
-def test_heatmap_shows_every_entry_with_its_names(ax):
-    matrix = torch.tensor([[1.0, 0.5], [-0.25, 1.0]])
-    plots.relation_heatmap(Relation(matrix, "correlation", ("a", "b")), ax=ax)
-    (mesh, *_) = ax.collections
-    assert np.array_equal(np.asarray(mesh.get_array()).reshape(2, 2), matrix.numpy())
-    assert mesh.get_clim() == (-1, 1)
-    for axis in (ax.get_xticklabels(), ax.get_yticklabels()):
-        assert [label.get_text() for label in axis] == ["a", "b"]
+def test_a_cluster_map_shows_every_entry_in_the_order_of_its_tree():
+    groups = np.array([0, 1, 0, 1, 0])
+    matrix = np.where(groups[:, None] == groups, 0.6, -0.25) + 0.01 * np.arange(5)
+    matrix = (matrix + matrix.T) / 2
+    np.fill_diagonal(matrix, 1)
+    grid = plots.cluster_map(Relation(torch.from_numpy(matrix), "correlation", tuple("abcde")))
+    order = grid.dendrogram_row.reordered_ind
+    assert sorted(order) == list(range(5))
+    assert (np.diff(groups[order]) != 0).sum() == 1, "a group's tasks stand side by side"
+    (mesh, *_) = grid.ax_heatmap.collections
+    shown = np.asarray(mesh.get_array()).reshape(5, 5)
+    assert np.allclose(shown, matrix[np.ix_(order, order)]) and mesh.get_clim() == (-1, 1)
+    names = [label.get_text() for label in grid.ax_heatmap.get_yticklabels()]
+    assert names == ["abcde"[i] for i in order]
+    # average linkage: the two groups are joined at the mean distance of their pairs
+    across = 1 - matrix[groups == 0][:, groups == 1].mean()
+    assert grid.dendrogram_row.linkage[-1, 2] == pytest.approx(across)
+    plt.close(grid.figure)
+    with pytest.raises(ValueError, match="expected two tasks or more, got 1"):
+        plots.cluster_map(Relation(torch.eye(1), "correlation"))
 
 
 def test_forest_shows_every_repeat_and_draws_nothing_at_random(ax):

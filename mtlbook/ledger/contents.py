@@ -78,6 +78,7 @@ class Reader:
         self.versions = versions
         self._parsed: dict[tuple[str, str], Any] = {}
         self._claims: dict[int, dict[str, ClaimText]] = {}
+        self._of_file: dict[tuple, list[ClaimText]] = {}
 
     def parse(self, commit: Commit, path: str) -> Any:
         """The content of a file, None where it is missing or cannot be read."""
@@ -100,8 +101,16 @@ class Reader:
         key = id(commit.files)  # commits that change nothing share it
         if key not in self._claims:
             paths = [p for p in commit.files if p.startswith(CLAIMS) and p.endswith(".yaml")]
-            found = (claim for path in paths for claim in self._claims_of(commit, path))
-            self._claims[key] = {claim.content["id"]: claim for claim in found}
+            # few commits change what a file of claims is read with
+            printed = frozenset(of for of in commit.files.items() if of[0].startswith(PRINTED))
+            found = {}
+            for path in paths:
+                source = commit.files.get(path.replace(TABLES, CLAIMS))
+                version = path, commit.files[path], source, printed
+                if version not in self._of_file:
+                    self._of_file[version] = list(self._claims_of(commit, path))
+                found |= {claim.content["id"]: claim for claim in self._of_file[version]}
+            self._claims[key] = found
         return self._claims[key]
 
     def _claims_of(self, commit: Commit, path: str) -> Iterator[ClaimText]:

@@ -28,12 +28,16 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
         raise
 
 
-def read_json(text: str) -> Any:
-    """Parse JSON; NaN, Infinity and 1e999, which Python would accept, are a ``ValueError``."""
+def read_json(text: str, *, huge: bool = False) -> Any:
+    """Parse JSON; NaN, Infinity and 1e999, which Python would accept, are a ``ValueError``.
+
+    With ``huge``, 1e999 becomes infinite: to ask every number takes as long as to parse it, and a
+    caller that writes it again, ``allow_nan=False``, meets it there.
+    """
 
     def finite(token: str) -> float:
         if not math.isfinite(number := float(token)):
             raise ValueError(f"expected finite numbers, got {token}")
         return number
 
-    return json.loads(text, parse_constant=finite, parse_float=finite)
+    return json.loads(text, parse_constant=finite, parse_float=None if huge else finite)

@@ -57,6 +57,7 @@ class _Past:
         assert isinstance(self.history, History)
         self.now = self.history.commits[NOW]
         self._brought: dict[str, list[str]] = {}
+        self._verdicts: dict[str | None, dict[str, dict]] = {}
 
     def brought(self, experiment: str) -> list[str]:
         """The commits that brought the runs of the present result."""
@@ -275,9 +276,12 @@ class _Past:
         return self._rows_of(self.history.commits[name])
 
     def _rows_of(self, commit: Commit) -> dict[str, dict]:
-        rows = self.reader.parse(commit, contents.VERDICTS)
-        rows = rows if isinstance(rows, list) else []
-        return {row["claim"]: row for row in rows if isinstance(row, dict) and "claim" in row}
+        blob = commit.files.get(contents.VERDICTS)
+        if blob not in self._verdicts:
+            rows = self.reader.parse(commit, contents.VERDICTS)
+            rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            self._verdicts[blob] = {row["claim"]: row for row in rows if "claim" in row}
+        return self._verdicts[blob]
 
     def _moved(self, claim: str, old: dict | None, new: dict, name: str, parent: str) -> bool:
         """Whether a verdict differs from a parent's, which was written on the same grounds."""

@@ -26,6 +26,8 @@ from mtlbook.numerics import NUMERICS
 
 SCHEMA = 1
 _REQUIRED = {"experiment": str, "parameters": dict, "records": list, "data": dict}
+_LINE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_HEAD = json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=1)
 _OPTIONAL = {"curves": dict, "settings": dict, "numerics": dict, "uses": dict, "provenance": dict}
 
 
@@ -236,9 +238,9 @@ class Result:
             self.records,
         ]
 
-    def _json(self, content: Any, **options: Any) -> str:
+    def _json(self, content: Any, encoder: json.JSONEncoder = _LINE) -> str:
         try:
-            return json.dumps(content, ensure_ascii=False, allow_nan=False, **options)
+            return encoder.encode(content)
         except (TypeError, ValueError) as error:
             raise ResultError(
                 f"result of {self.experiment} cannot be written as JSON: {error}"
@@ -257,7 +259,7 @@ class Result:
             "uses": self.uses,
             "provenance": self.provenance,
         }
-        text = self._json(head, indent=1)
+        text = self._json(head, _HEAD)
         lines = [self._json(r) for r in self.records]
         records = "[]" if not lines else "[\n  " + ",\n  ".join(lines) + "\n ]"
         return f'{text[:-2]},\n "records": {records}\n}}\n'
@@ -274,7 +276,8 @@ class Result:
         """
         path = Path(path)
         try:
-            content = read_json(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            content = read_json(text, huge=True)
         except ValueError as error:  # also of text that is not UTF-8
             raise ResultError(f"{path}: truncated or not JSON ({error})") from error
         problem = _problem(content)
@@ -283,8 +286,16 @@ class Result:
         result = cls(
             **{name: content[name] for name in (*_REQUIRED, *_OPTIONAL) if name in content}
         )
-        written = result.provenance.get("content_sha256")
-        if written not in (None, _sha256(result._measured())):
+        try:
+            _LINE.encode(result.provenance)
+            found = _sha256(result._measured())
+        except ValueError:  # which number is infinite?
+            try:
+                read_json(text)
+            except ValueError as error:
+                raise ResultError(f"{path}: {error}") from error
+            raise
+        if result.provenance.get("content_sha256") not in (None, found):
             raise ResultError(f"{path}: the content is not what was written: somebody edited it")
         return result
 
@@ -314,7 +325,7 @@ def _of_task(metric: str) -> tuple[str, int | None]:
 
 
 def _sha256(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -350,7 +361,9 @@ def _problem(content: Any) -> str | None:
         for name, of in kinds.items():
             if type(record.get(name)) not in of:  # of JSON; a bool is no number
                 return f"records[{i}].{name}: missing or of the wrong type"
-        per_task = record.get("per_task", [])
+        if "per_task" not in record:
+            continue
+        per_task = record["per_task"]
         if not isinstance(per_task, list) or not {int, float}.issuperset(map(type, per_task)):
             return f"records[{i}].per_task: expected a list of numbers"
     return None

@@ -10,10 +10,12 @@ claims, so that old versions expand, too.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -141,8 +143,9 @@ def expand(content: Any, rows_of: Rows) -> Iterator[dict[str, Any]]:
     """
     for entry in _entries(content):
         if isinstance(template := entry.get("claim"), Mapping):
+            number = _number(entry, rows_of)
             for line, row in _selected(entry, rows_of):
-                printed, cells = _number(entry, rows_of, line, row)
+                printed, cells = number(line, row)
                 if printed is not None:
                     yield _filled(template, _gaps(entry, row, printed), printed, cells)
 
@@ -150,10 +153,11 @@ def expand(content: Any, rows_of: Rows) -> Iterator[dict[str, Any]]:
 def cells(content: Any, rows_of: Rows) -> Iterator[Cell]:
     """Every printed number that a file of tables covers, once for each way."""
     for entry in _entries(content):
+        number = _number(entry, rows_of)
         for line, row in _selected(entry, rows_of):
             own = place(entry["file"], line, entry["column"])
             if "claim" in entry:
-                printed, cells = _number(entry, rows_of, line, row)
+                printed, cells = number(line, row)
                 if printed is None:
                     yield Cell(own, reason=entry.get("tie"))
                 else:
@@ -190,29 +194,38 @@ def _fits(row: Row, column: str, wanted: Any) -> bool:
 
 
 def _number(
-    entry: Mapping[str, Any], rows_of: Rows, line: int, row: Row
-) -> tuple[str | None, tuple[str, ...]]:
-    """The printed number, None for a difference of 0; and the cells that it comes from."""
-    column = entry["column"]
-    own = place(entry["file"], line, column)
-    if entry.get("signed"):
-        return f"{Decimal(row[column]):+}", (own,)
+    entry: Mapping[str, Any], rows_of: Rows
+) -> Callable[[int, Row], tuple[str | None, tuple[str, ...]]]:
+    """Gives a row's printed number, None for a difference of 0; and the cells it comes from."""
+    file, column = entry["file"], entry["column"]
     differs = entry.get("minus") or entry.get("taken_from")
-    if not differs:
-        return row[column], (own,)
-    wanted = {key: value for key, value in row.items() if key in PLACES} | dict(differs)
-    found = [
-        (at, other)
-        for at, other in enumerate(rows_of(entry["file"]), start=2)
-        if wanted.items() <= other.items()
-    ]
-    if len(found) != 1:
-        raise ValueError(f"{own}: expected one row with {differs}, found {len(found)}")
-    ((at, other),) = found
-    difference = Decimal(row[column]) - Decimal(other[column])
-    if not entry.get("minus"):
-        difference = -difference
-    return f"{difference:+}" if difference else None, (own, place(entry["file"], at, column))
+
+    def number(line: int, row: Row) -> tuple[str | None, tuple[str, ...]]:
+        own = place(file, line, column)
+        if entry.get("signed"):
+            return f"{Decimal(row[column]):+}", (own,)
+        if not differs:
+            return row[column], (own,)
+        wanted = {key: value for key, value in row.items() if key in PLACES} | dict(differs)
+        found = others(tuple(wanted)).get(tuple(wanted.values()), [])
+        if len(found) != 1:
+            raise ValueError(f"{own}: expected one row with {differs}, found {len(found)}")
+        ((at, other),) = found
+        difference = Decimal(row[column]) - Decimal(other[column])
+        if not entry.get("minus"):
+            difference = -difference
+        return f"{difference:+}" if difference else None, (own, place(file, at, column))
+
+    @cache
+    def others(columns: tuple[str, ...]) -> dict[tuple, list[tuple[int, Row]]]:
+        """The rows by what they have in some columns; all rows of a file have the same columns."""
+        found = defaultdict(list)
+        for at, other in enumerate(rows_of(file), start=2):
+            if other.keys() >= set(columns):
+                found[tuple(other[key] for key in columns)].append((at, other))
+        return found
+
+    return number
 
 
 class _Gaps(dict):
