@@ -167,18 +167,19 @@ def cluster_map(relation: Relation, *, size: float = 3.4) -> ClusterGrid:
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance), "average")
     limit = float(np.abs(matrix).max()) or 1.0
-    grid = seaborn.clustermap(
-        matrix,
-        row_linkage=tree,
-        col_linkage=tree,
-        cmap="RdBu",
-        vmin=-limit,
-        vmax=limit,
-        xticklabels=False,  # as its rows
-        yticklabels=list(relation.names) or True,
-        figsize=(size, size),
-        cbar_pos=None,
-    )
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn places the axes
+        grid = seaborn.clustermap(
+            matrix,
+            row_linkage=tree,
+            col_linkage=tree,
+            cmap="RdBu",
+            vmin=-limit,
+            vmax=limit,
+            xticklabels=False,  # as its rows
+            yticklabels=list(relation.names) or True,
+            figsize=(size, size),
+            cbar_pos=None,
+        )
     grid.ax_heatmap.tick_params(axis="y", rotation=0)
     return grid
 
