@@ -165,8 +165,8 @@ def steps_in_words(found: Measured) -> str:
     if busy:
         least, most = min(busy, key=busy.__getitem__), max(busy, key=busy.__getitem__)
         text += (
-            f" Kernels run for {min(busy[least], 1):.0%} of the step of {escape(least)}, and for "
-            f"{min(busy[most], 1):.0%} of that of {escape(most)}."
+            f" Kernels run for {100 * min(busy[least], 1):.0f} % of the step of {escape(least)}, "
+            f"and for {100 * min(busy[most], 1):.0f} % of that of {escape(most)}."
         )
     return text
 
