@@ -105,12 +105,13 @@ def about(found: Measured) -> str:
 
 
 def failures(found: Measured) -> str:
-    """What failed on the device, with the last line of its traceback."""
-    lines = [["section", "row", "error"]]
+    """What failed on the device, by the last line of its traceback."""
+    rows: dict[tuple[str, str], list[str]] = {}
     for name, section in found["sections"].items():
         for label, text in section["errors"].items():
-            lines.append([name, escape(label), escape(text.strip().splitlines()[-1])])
-    return markdown_table(lines) if len(lines) > 1 else "Nothing failed."
+            rows.setdefault((name, text.strip().splitlines()[-1]), []).append(label)
+    lines = [[name, escape(", ".join(of)), escape(text)] for (name, text), of in rows.items()]
+    return markdown_table([["section", "rows", "error"], *lines]) if lines else "Nothing failed."
 
 
 def steps(found: Measured) -> str:
