@@ -93,7 +93,7 @@ def one_page(html: Path, names: list[str]) -> str:
             hidden.decompose()
         for answer in article.select(".dropdown"):  # would be closed
             answer["class"].remove("dropdown")
-        for answer in article.find_all("details"):
+        for answer in article.select("details:not(.ids)"):
             answer["open"] = ""
         articles.append(str(article))
     return f"<!doctype html><html lang='en'>{head}<body>{''.join(articles)}</body></html>"
