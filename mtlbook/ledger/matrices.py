@@ -34,6 +34,7 @@ NAMES = {
 }
 NAMES |= {
     "full": "MRN",
+    "dmtl-tf": "DMTL-TF",
     "mrn-t": "MRN_t",
     "mrn-8": "MRN_8",
     "t": "MRN_t",
@@ -183,7 +184,8 @@ def markdown(rows: Sequence[Row], page: str) -> str:
     lines = []
     for matrix in found:
         family = "" if matrix.family == "*" else escape(matrix.family)
-        family = re.sub(r"^(table|figure)(\d+)$", r"\1 \2", family.replace("surf", "SURF"))
+        family = re.sub(r"(table|figure)(\d+)", r"\1 \2", family.replace("surf", "SURF"))
+        family = family.removesuffix("-cells")
         lines += ["", f"| {family} | {' | '.join(matrix.columns)} |"]
         lines.append("|---" * (1 + len(matrix.columns)) + "|")
         for label, line in matrix.lines:
