@@ -37,7 +37,12 @@ PRINTED = """
   @bottom-center { content: counter(page); font: 8pt sans-serif } }
 article { break-before: page }
 html { font-size: 11.5px } body { font-size: 9.5pt; line-height: 1.45 }
-figure, .math, .admonition-title { break-inside: avoid } h1, h2, h3 { break-after: avoid }
+figure, tr, .math, .exercise, .sd-card, .admonition-title { break-inside: avoid !important }
+/* what is long is divided, or every second page would be half empty */
+.admonition:not(.exercise), .cell, .cell_output, pre, table, blockquote {
+  break-inside: auto !important; orphans: 3; widows: 3 }
+h1, h2, h3, .admonition-title { break-after: avoid }
+h1 { font-size: 17pt } h2 { font-size: 14pt } h3 { font-size: 11.5pt }
 .headerlink, button, details.hide { display: none }
 .bd-article div.cell_output img, img { max-width: 100%; zoom: 1 }
 /* paper does not scroll: code and tables are broken, formulas have no bars below them */
@@ -45,6 +50,7 @@ pre { white-space: pre-wrap } ::-webkit-scrollbar { display: none }
 .math, mjx-container, .pst-scrollable-table-container { overflow: visible !important }
 /* all tabs, one below the other */
 .sd-tab-set > label, .sd-tab-content { display: block !important; order: 0; width: 100% }
+.sd-tab-set > label { color: inherit !important; border: 0 !important }
 table { font-size: 8pt } td, th, td code { overflow-wrap: anywhere; white-space: normal }
 td { min-width: 5em }
 """
@@ -70,6 +76,8 @@ def one_page(html: Path, names: list[str]) -> str:
     """All pages as one: their articles, with the head of the first and links within the whole."""
     first = BeautifulSoup((html / f"{names[0]}.html").read_text(encoding="utf-8"), "html.parser")
     head = first.head
+    for element, key in ((e, k) for k in ("src", "href") for e in head.find_all(attrs={k: True})):
+        element[key] = _from(names[0], element[key])
     style = first.new_tag("style")
     style.string = PRINTED
     head.append(style)
