@@ -16,6 +16,10 @@ function fit() {
   });
 }
 
+// Printed lines break, as sentences do; columns would be lost by it, and scroll.
+for (const pre of document.querySelectorAll(".cell_output pre"))
+  pre.classList.toggle("columns", /\S {2,}\S/.test(pre.textContent));
+
 addEventListener("load", () => window.MathJax?.startup?.promise?.then(() => {
   fit();
   addEventListener("resize", fit);
