@@ -16,14 +16,15 @@ function fit() {
   });
 }
 
-// Printed lines break, as sentences do; columns would be lost by it, and scroll.
-for (const pre of document.querySelectorAll(".cell_output pre"))
-  pre.classList.toggle("columns", /\S {2,}\S/.test(pre.textContent));
-
-addEventListener("load", () => window.MathJax?.startup?.promise?.then(() => {
-  fit();
-  addEventListener("resize", fit);
-  // what a click opens was not to be measured before
-  addEventListener("toggle", fit, true);
-  addEventListener("click", (event) => event.target.closest(".toggle, .toggle-button") && fit());
-}));
+addEventListener("load", () => {
+  // printed lines break, as sentences do; columns would be lost by it, and scroll
+  for (const pre of document.querySelectorAll(".cell_output pre"))
+    pre.classList.toggle("columns", /\S {2,}\S/.test(pre.textContent));
+  window.MathJax?.startup?.promise?.then(() => {
+    fit();
+    addEventListener("resize", fit);
+    // what a click opens was not to be measured before
+    addEventListener("toggle", fit, true);
+    addEventListener("click", (event) => event.target.closest(".toggle, .toggle-button") && fit());
+  });
+});
