@@ -319,7 +319,7 @@ def curve(
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.shape[1] != len(steps):
         raise ValueError(
-            f"values: expected shape (repeats, {len(steps)}), one column a step, got {values.shape}"
+            f"values: expected shape (repeats, {len(steps)}), a column per step, got {values.shape}"
         )
     (line,) = ax.plot(steps, values.mean(0), color=colour, label=label)
     ax.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, lw=0)
