@@ -19,7 +19,8 @@ def main(epochs=5, precision="bf16"):
     for _ in range(epochs):
         for batch in loader:
             inputs, targets = batch[0::2], batch[1::2]
-            losses = [F.cross_entropy(x, y) for x, y in zip(model(inputs), targets, strict=True)]
+            pairs = zip(model(inputs), targets, strict=True)
+            losses = [F.cross_entropy(x, y) for x, y in pairs]
             optimizer.zero_grad()
             # what the network computes is rounded to bfloat16, the norm is not
             accelerator.backward(torch.stack(losses).sum() + method.penalty())

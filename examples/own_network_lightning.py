@@ -14,13 +14,13 @@ class Together(lightning.LightningModule):
 
     def __init__(self, networks, parameters):
         super().__init__()
-        self.method = MRN(attach(networks, parameters), learn=("task",), update_every=5)
+        stacks = attach(networks, parameters)
+        self.method = MRN(stacks, learn=("task",), update_every=5)
 
     def training_step(self, batch, index):
         inputs, targets = batch[0::2], batch[1::2]
-        losses = [
-            F.cross_entropy(out, y) for out, y in zip(self.method(inputs), targets, strict=True)
-        ]
+        pairs = zip(self.method(inputs), targets, strict=True)
+        losses = [F.cross_entropy(out, y) for out, y in pairs]
         return torch.stack(losses).sum() + self.method.penalty()
 
     def on_train_batch_end(self, *_):

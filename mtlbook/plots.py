@@ -305,6 +305,7 @@ def forests(
         of = {label: intervals[label] for label in labels}
         dots = {label: values[label] for label in labels if values and label in values}
         forest(of, values=dots, ax=ax, **options)
+        ax.locator_params(axis="x", nbins=7)  # beside long labels there is no room for more numbers
     ax.set_xlabel(unit if len(found) == 1 else f"{unit} (mind the {len(found)} scales)".strip())
     return found
 
@@ -334,7 +335,7 @@ def curve(
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.shape[1] != len(steps):
         raise ValueError(
-            f"values: expected shape (repeats, {len(steps)}), one column a step, got {values.shape}"
+            f"values: expected shape (repeats, {len(steps)}), a column per step, got {values.shape}"
         )
     (line,) = ax.plot(steps, values.mean(0), color=colour, label=label)
     ax.fill_between(steps, values.min(0), values.max(0), color=line.get_color(), alpha=0.2, lw=0)

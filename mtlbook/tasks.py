@@ -239,7 +239,7 @@ def split_per_class(
     ----------
     taskset : TaskSet
         Of classification tasks.
-    counts : mapping of part name to samples a class
+    counts : mapping of part name to samples per class
         Taken in this order from one random order of each class.
     seed : int
     rest : str

@@ -234,7 +234,7 @@ def _check_inputs(train: TaskSet) -> None:
 
 
 def _broken_tasks(tasks: Sequence[Task], values: Sequence[Tensor]) -> dict[str, int]:
-    """:func:`_not_finite` of one tensor a task; names of tasks may repeat, their numbers do not."""
+    """:func:`_not_finite` of a tensor per task; names of tasks may repeat, their numbers do not."""
     return _not_finite(
         {f"{t} ({task.name})": x for t, (task, x) in enumerate(zip(tasks, values, strict=True))}
     )

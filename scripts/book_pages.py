@@ -17,6 +17,8 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
+
 from mtlbook.ledger.files import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -94,6 +96,13 @@ def add_notebook(app, page, template, context, doctree) -> None:
     context["header_buttons"][:0] = links
 
 
+def keep_together(app, doctree, page) -> None:
+    """A percentage is not divided by the end of a line."""
+    for text in doctree.findall(nodes.Text):
+        if " %" in text and not isinstance(text.parent, nodes.literal | nodes.FixedTextElement):
+            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)))
+
+
 def configure(app, config) -> None:
     """MathJax in parts; scripts of explorables only where a cell asks for them."""
     config.mathjax_path = "mathjax/startup.js"
@@ -124,6 +133,7 @@ def setup(app) -> dict:
     app.add_config_value("mtlbook_repository", "", "html")
     app.add_config_value("mtlbook_published", "", "html")
     app.connect("config-inited", configure, priority=400)  # before Sphinx reads the lists of files
+    app.connect("doctree-resolved", keep_together)
     app.connect("html-page-context", add_notebook, priority=700)  # after the theme's own buttons
     app.connect("build-finished", lighten, priority=900)  # after MathJax has been copied
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

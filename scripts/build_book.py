@@ -9,7 +9,7 @@ executed cells does not see a change of the package that the cells import. So th
 4. checks that all pages of the table of contents are there, that none shows a traceback or lacks a
    figure that its cells draw, that none loads a script, a style sheet, a font or a picture from
    another host, or one that is not there (the book reads offline), and that links to the ledger
-   lead to a claim.
+   lead to a claim, and those of a page to itself to a place.
 
 Pages are executed by the kernel of this Python, and nothing of a user's settings reaches it.
 
@@ -137,6 +137,12 @@ def lost_claims(text: str, ledger: str | None) -> list[str]:
     return found
 
 
+def lost_places(text: str) -> list[str]:
+    """The links of a page to places of its own that it does not have."""
+    places = set(re.findall(r'\sid="([^"]+)"', text))
+    return [f"#{at}" for at in sorted(set(re.findall(r'href="#([^"]+)"', text)) - places)]
+
+
 def figures(page: Path) -> int:
     """How many cells of a page draw a figure, at least one each."""
     if not page.is_file() or not is_myst_markdown_notebook(page.read_text(encoding="utf-8")):
@@ -173,7 +179,7 @@ def problems(html: Path, toc: Path) -> list[str]:
             found.append(f"{page}: has no title")
         if "Traceback (most recent call last)" in text:
             found.append(f"{page}: shows a traceback")
-        for address in lost_claims(text, ledger):
+        for address in [*lost_claims(text, ledger), *lost_places(text)]:
             found.append(f"{page}: leads to {address}, which is not there")
         drawn, shown = figures(toc.parent / f"{page}.md"), len(re.findall(FIGURE, text))
         if shown < drawn:

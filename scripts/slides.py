@@ -1,10 +1,8 @@
 """Make slides of a chapter: one HTML file that opens from a folder, by keyboard, touch and print.
 
 What is shown comes from the built page, so that formulas, numbers, references and pictures are
-those of the book. What is chosen comes from the chapter's source: a line ``% slide`` or
-``% slide Title`` before a block takes this block, and without a title a block joins the slide
-before it. A chapter without such lines gives the first paragraph of each section with its numbered
-equations, each statement and each picture, its exercises as questions, and its summary. What is
+those of the book: the first paragraph of each section, with what it announces and its numbered
+equations, each statement and each picture, the exercises as questions, and the summary. What is
 higher than the screen is set smaller, until it fits.
 
     python scripts/slides.py methods/mrn          # _build/html/slides/methods-mrn.html
@@ -53,70 +51,16 @@ class Slide(NamedTuple):
     body: str
 
 
-def marked(source: str) -> list[tuple[str, str]]:
-    """Title and block of each ``% slide`` of a chapter's source, in order."""
-    found = re.findall(
-        r"^% slide\b *([^\n]*)\n\n?(.*?)(?=\n\n|\Z)", source, re.DOTALL | re.MULTILINE
-    )
-    return [(title.strip(), block) for title, block in found]
-
-
-def block_in(page: Tag, block: str) -> Tag:
-    """The element of the built page that a block of the source has become.
-
-    By its label or name where it has one; a heading by its text, with the first paragraph of its
-    section; else by the words it begins with.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    label = re.search(
-        r"^:label: ([\w-]+)|^\s+name: ([\w-]+)|^\$\$ \(([\w:.-]+)\)", block, re.MULTILINE
-    )
-    if label:
-        name = next(filter(None, label.groups())).lower()
-        found = page.find(id=name) or page.find(id=f"equation-{name}")
-    elif heading := re.match(r"#+ (.*)", block):
-        titles = {_title(h): h for h in page.find_all(["h2", "h3"])}
-        found = titles.get(heading[1].strip())
-        found = found and found.parent.find("p")
-    else:
-        begin = _words(re.split(r"[{$`\[]", re.sub(r"^[-*\d. ]+", "", block))[0])[:40]
-        found = next((e for e in page.find_all(["p", "ul", "ol", "table"]) if begin
-                      and _words(e.get_text()).startswith(begin)), None)  # fmt: skip
-    if found is None:
-        raise ValueError(f"% slide: expected a block of the built page, got {block[:60]!r}")
-    return found
-
-
-def _words(text: str) -> str:
-    return "".join(re.findall(r"[^\W\d_]", text)).lower()
-
-
 def _title(element: Tag) -> str:
     return element.get_text().rstrip("#").strip()
 
 
-def slides(page: Tag, source: str) -> list[Slide]:
-    """The slides of a chapter: chosen by its marks, or by the rule where it has none."""
+def slides(page: Tag) -> Iterator[Slide]:
+    """The slides of a chapter."""
     first = next((p for p in page.find_all("p") if p.find_parent("figure") is None), None)
     picture = page.find(["figure", "h2"])  # one that opens the chapter
     opening = picture if picture is not None and picture.name == "figure" else None
-    front = Slide(_title(page.h1), _html(first, opening))
-    found = [front]
-    for title, block in marked(source):
-        element = block_in(page, block)
-        if title or len(found) == 1:
-            above = element.find_previous(["h2", "h3"])
-            found.append(Slide(title or _title(above or page.h1), _html(element)))
-        else:
-            found[-1] = Slide(found[-1].title, found[-1].body + _html(element))
-    return found if len(found) > 1 else [front, *_by_rule(page)]
-
-
-def _by_rule(page: Tag) -> Iterator[Slide]:
+    yield Slide(_title(page.h1), _html(first, opening))
     for section in page.find_all("section"):
         heading = section.find(["h2", "h3"], recursive=False)
         if heading is None or (title := _title(heading)).startswith(LEFT_OUT):
@@ -134,13 +78,24 @@ def _by_rule(page: Tag) -> Iterator[Slide]:
             for m in section.find_all("div", class_="math", recursive=False)
             if m.find(class_="eqno")
         ]
-        if paragraph is not None or numbered:
-            yield Slide(title, _html(paragraph, *numbered[:2]))
+        opened = _announced(paragraph)
+        if shown := [*opened, *(m for m in numbered[:2] if m not in opened)]:
+            yield Slide(title, _html(*shown))
         for statement in section.find_all("div", class_=STATEMENTS, recursive=False):
             yield Slide(title, _html(statement))
         for cell in section.find_all("div", class_="cell", recursive=False):
             for figure in cell.find_all("figure"):
                 yield Slide(title, _html(figure))
+
+
+def _announced(element: Tag | None) -> list[Tag]:
+    """An element and, while the words end with a colon, what they announce; not a cell's output."""
+    found = []
+    while element is not None and "cell" not in element.get("class", []):
+        found.append(element)
+        announces = element.get_text().rstrip().endswith(":")
+        element = element.find_next_sibling() if announces else None
+    return found
 
 
 def _html(*elements: Tag | None) -> str:
@@ -174,7 +129,7 @@ def handout(page: Tag) -> str:
     )
 
 
-def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | None = None) -> Path:
+def document(name: str, *, html: Path = HTML, out: Path | None = None) -> Path:
     """Write the slides of a chapter, and its handout, and return the path of the slides.
 
     Raises
@@ -187,7 +142,7 @@ def document(name: str, *, html: Path = HTML, book: Path = BOOK, out: Path | Non
         raise ValueError(f"{name}: expected a built page {page}, got none; make book first")
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     article = soup.find("article")
-    found = slides(article, (book / f"{name}.md").read_text(encoding="utf-8"))
+    found = list(slides(article))
     parts = [
         f'<section class="slide{" front" if n == 1 else ""}" id="s{n}">'
         f"<h2>{escape(slide.title)}</h2><div>{_inside(slide.body, page)}</div>"

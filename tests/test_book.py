@@ -172,6 +172,10 @@ def test_no_problem_in_a_good_book(builder, small_book):
             '<a href="../ledger.html#paper=p">z</a> <a href="../ledger.html">all</a>',
             "part/one: leads to ledger.html#p.lost, which is not there",
         ),
+        (
+            '<h1 id="there">b</h1><a href="#there">x</a> <a href="#lost">y</a> <a href="#">z</a>',
+            "part/one: leads to #lost, which is not there",
+        ),
     ],
 )
 def test_problems_are_named(builder, small_book, text, problem):

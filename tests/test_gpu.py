@@ -272,7 +272,7 @@ def test_the_page_tells_what_differs_from_file_to_file(measured):
     }
     assert devices.steps_in_words(found) == (
         "Updates counted, 0 of 2 rows stay below one and a half times their bare networks; the "
-        "dearest is b, 8 times. Kernels run for 25% of the step of a, and for 75% of that of b."
+        "dearest is b, 8 times. Kernels run for 25 % of the step of a, and for 75 % of that of b."
     )
     assert devices.growth_in_words(found) == (
         "- stacked: from 4 to 8 tasks the step's time grows 1.5 times, the number of its kernels "

@@ -144,7 +144,7 @@ def test_claims_that_differ_in_the_column_alone_share_a_line():
     assert (found.paper, found.family, found.columns) == ("p", "table1", ("5 %", "10 %", "20 %"))
     assert found.lines == (
         ("MRN over STL", (rows[0], None, rows[1])),
-        ("full over MRN-t", (None, rows[3], rows[2])),
+        ("MRN over MRN_t", (None, rows[3], rows[2])),
     )
     assert rest == rows[4:]
 
@@ -173,6 +173,23 @@ def test_where_the_column_says_it_all_the_line_names_the_arms():
     rows = [claim(f"p.control.{x}", f"m of {x}-tuned minus stl, paired") for x in ("laf", "tt")]
     (found,), _ = matrices.arrange(rows)
     assert [label for label, _ in found.lines] == ["…-tuned minus stl"]
+
+
+def test_lines_have_the_names_of_the_arms():
+    ids = [
+        "x.over-hard-sharing-5",
+        "x.surf-over-fixed-5",
+        "x.srdml-pcgrad-over-l21-5",
+        "x.highest-5",
+    ]
+    rows = [claim(f"p.{one[:-1]}{p}", fraction(p)) for one in ids for p in (5, 20)]
+    (found,), _ = matrices.arrange(rows)
+    assert [label for label, _ in found.lines] == [
+        "a over hard sharing",
+        "SURF: a over a fixed relation",
+        "SRDML with PCGrad over L21",
+        "MRN over every other",
+    ]
 
 
 def test_matrices_as_markdown_lead_to_the_ledger():

@@ -407,7 +407,7 @@ def test_the_norm_finds_the_plane_and_the_control_does_not():
         (lambda: TNRDMTL(network(), layers=["fc9"]), r"layers: expected names .* got \['fc9'\]"),
         (
             lambda: TNRDMTL(network(shared=("conv1",)), layers=["conv1"]),
-            r"layers: expected layers with one copy a task, got \['conv1'\]",
+            r"layers: expected layers with one copy per task, got \['conv1'\]",
         ),
         (lambda: TNRDMTL(network(shared=TRUNK)), "layers: expected at least one layer"),
         (

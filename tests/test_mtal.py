@@ -537,7 +537,7 @@ def test_cross_stitch_relation_by_hand():
         (lambda: MTAL(networks(), 0.5, layers=["conv9"]), r"layers: .* got \['conv9'\]"),
         (
             lambda: MTAL(networks(shared=("conv2",)), 0.5, layers=["conv2"]),
-            r"layers: expected layers with one copy a task, got \['conv2'\]",
+            r"layers: expected layers with one copy per task, got \['conv2'\]",
         ),
         (
             lambda: CrossStitch(networks(channels=[(3, 4), (3, 5), (3, 4)])),

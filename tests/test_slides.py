@@ -26,30 +26,6 @@ PAGE = """<html><head><script>window.MathJax = {"a": 1}</script></head><article>
 <p class="admonition-title">Exercise 1 (One)</p><section><p>How many?</p></section></div>
 <div class="solution admonition"><p>Two.</p></div></section>
 </section></article></html>"""
-MARKED = """# Stacks
-
-## Rank
-
-% slide What is a rank?
-A *rank* counts directions, see [there](other).
-
-% slide
-
-$$
-r
-$$ (eq-rank)
-
-% slide
-
-```{code-cell} ipython3
----
-mystnb:
-  figure:
-    name: fig-one
----
-plot()
-```
-"""
 
 
 @pytest.fixture
@@ -59,14 +35,13 @@ def slides(script):
 
 @pytest.fixture
 def made(slides, tmp_path):
-    """A function from a chapter's source to the path of its slides."""
+    """A function from a built page to the path of its slides."""
     (tmp_path / "_images").mkdir()
     (tmp_path / "_images" / "a.png").write_bytes(b"\x89PNG")
-    (tmp_path / "one.html").write_text(PAGE)
 
-    def make(source):
-        (tmp_path / "one.md").write_text(source)
-        return slides.document("one", html=tmp_path, book=tmp_path)
+    def make(page=PAGE):
+        (tmp_path / "one.html").write_text(page)
+        return slides.document("one", html=tmp_path)
 
     return make
 
@@ -79,7 +54,7 @@ def shown(path):
 
 
 def test_by_rule(made):
-    assert shown(made("# Stacks\n")) == [
+    assert shown(made()) == [
         ("Stacks", "Why, at all?"),
         ("Rank", r"A rank counts directions, see there.(1)\[r\]"),
         ("Rank", "Theorem 1"),
@@ -89,40 +64,40 @@ def test_by_rule(made):
     ]
 
 
-def test_marks_choose(made):
-    path = made(MARKED)
-    assert shown(path) == [
-        ("Stacks", "Why, at all?"),
-        ("What is a rank?", r"A rank counts directions, see there.(1)\[r\] One"),
-    ]
-    text = path.read_text()
+def test_a_slide_is_one_file(made):
+    text = made().read_text()
     assert 'src="data:image/png;base64,' in text and "<a " not in text
     assert 'src="../_static/mathjax/startup.js"' in text and 'window.MathJax = {"a": 1}' in text
 
 
+def test_what_is_announced_is_shown(made):
+    announced = "Two controls:</p><ul><li>pooling</li></ul><p>Not that.</p>"
+    path = made(PAGE.replace("there</a>.</p>", f"there</a>. {announced}"))
+    assert shown(path)[1] == (
+        "Rank",
+        r"A rank counts directions, see there. Two controls:pooling(1)\[r\]",
+    )
+
+
 def test_a_session_has_a_handout(made):
-    path = made("# Stacks\n")
+    path = made()
     sheet = path.with_name("one-handout.html")
     assert not sheet.exists()
-    page = path.parents[1] / "one.html"
     session = "<section><h2>Ninety minutes for five</h2><p>Read before.</p></section></article>"
-    page.write_text(PAGE.replace("</article>", session))
-    made("# Stacks\n")
+    made(PAGE.replace("</article>", session))
     text = sheet.read_text()
     assert text.index("Stacks</h1>") < text.index("Ranks.") < text.index("Read before.")
     assert "Second" not in text and "Ninety minutes" not in path.read_text()
 
 
-def test_what_is_not_there_is_named(made, slides, tmp_path):
-    with pytest.raises(ValueError, match="expected a block of the built page, got 'A tank"):
-        made("% slide\nA tank counts.\n")
+def test_a_page_that_is_not_built(slides, tmp_path):
     with pytest.raises(ValueError, match="two: expected a built page"):
-        slides.document("two", html=tmp_path, book=tmp_path)
+        slides.document("two", html=tmp_path)
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_keys_touch_and_print(made):
-    path = made("# Stacks\n")
+    path = made()
     with browser() as window:
         window.open(path.as_uri() + "#s2")
         now = "return document.querySelector('.slide.now').id"
@@ -153,7 +128,7 @@ return MathJax.startup.promise.then(() => all.map((slide, i) => {
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_what_is_higher_than_the_screen_is_set_smaller(made, tmp_path):
-    path = made("# Stacks\n")
+    path = made()
     text = path.read_text().replace("Why, at all?", "<br>".join(["Why?"] * 22))
     ready = "window.MathJax = {startup: {promise: Promise.resolve()}}"
     path.write_text(text.replace('window.MathJax = {"a": 1}', ready))

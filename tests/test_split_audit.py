@@ -64,7 +64,7 @@ def test_empty_class_and_uneven_classes():
     assert audit.train_classes == {0: 6, 1: 0} and audit.test_classes == {0: 4, 1: 10}
     assert audit.findings == (
         "no training sample of class 1",
-        "not stratified: 0 to 6 training samples a class",
+        "not stratified: 0 to 6 training samples per class",
     )
 
 

@@ -40,11 +40,11 @@ const formulas = all("mjx-container").filter((n) => {
   return math && width(math) > n.clientWidth + 1;
 });
 const displayed = formulas.filter((n) => n.getAttribute("display") === "true");
-const inLine = all("span.math").filter((n) => {
+const inline = all("span.math").filter((n) => {
   const math = n.querySelector("mjx-math");
-  return math && width(math) > n.clientWidth + 1
-    && !/auto|scroll/.test(getComputedStyle(n).overflowX);
+  return math && width(math) > n.clientWidth + 1;
 });
+const hidden = inline.filter((n) => !/auto|scroll/.test(getComputedStyle(n).overflowX));
 return {
   unset: all(".math").filter((n) => !n.querySelector("mjx-assistive-mml math")).map(named),
   width: document.scrollingElement.scrollWidth,
@@ -52,9 +52,12 @@ return {
     (n.parentElement.querySelector(".eqno")?.textContent || named(n)).trim()),
   clipped: all("pre, table, img, svg, .explorable, .cell_output").filter((n) =>
     (n.getBoundingClientRect().right > screen_ + 1 || n.scrollWidth > n.clientWidth + 2
-      && n.matches("pre, .cell_output")) && !scrolls(n)).concat(inLine).map(named),
+      && n.matches("pre, .cell_output")) && !scrolls(n)).concat(hidden).map(named),
+  inline: inline.map(named),
   figures: all(".cell_output img").filter((n) => n.naturalWidth > 0)
     .map((n) => [n.getAttribute("src"), width(n) / n.naturalWidth]),
+  cut: all("pre, .seealso .pst-scrollable-table-container").filter((n) =>
+    !n.closest("details:not([open])") && n.scrollWidth > n.clientWidth + 2).map(named),
   letters: all("svg text").filter((n) => n.textContent.trim()).map((n) => {
     const svg = n.ownerSVGElement;
     const scale = svg.viewBox.baseVal?.width ? width(svg) / svg.viewBox.baseVal.width : 1;
@@ -163,6 +166,15 @@ class TestBook:
 
     def test_no_displayed_formula_is_cut(self, pages):
         assert wrong(pages, "wide", lambda page: page["formulas"]) == {}
+
+    def test_formulas_shrink_to_a_phone_and_few_of_the_displayed_ones_scroll(self, pages):
+        assert wrong(pages, "phone", lambda page: page["inline"]) == {}
+        scrolling = wrong(pages, "phone", lambda page: page["formulas"])
+        assert sum(map(len, scrolling.values())) < 50, scrolling
+
+    def test_code_and_outputs_need_no_scrolling_where_there_is_room(self, pages):
+        found = wrong(pages, "wide", lambda page: page["cut"])
+        assert found.keys() <= {"api"}, found  # its examples are those of the docstrings
 
     @pytest.mark.parametrize("kind", ["wide", "phone"])
     def test_no_page_is_wider_than_the_screen(self, pages, kind):

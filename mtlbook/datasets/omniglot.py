@@ -144,7 +144,7 @@ def _folders(scratch: Path) -> list[Path]:
 
 
 def _tasks(arrays: Mapping[str, np.ndarray], alphabets: Sequence[str] | None, images) -> list[Task]:
-    """One task an alphabet; ``images`` maps row numbers to inputs."""
+    """One task per alphabet; ``images`` maps row numbers to inputs."""
     known = arrays["alphabets"].tolist()
     tasks = []
     for name in known if alphabets is None else alphabets:

@@ -107,7 +107,7 @@ def one_vs_all(
     labels : Tensor, shape ``(n,)``
         Integers from 0 to ``len(names) - 1``.
     names : tuple of str
-        Of the tasks, one a class.
+        Of the tasks, one per class.
     groups : Tensor, shape ``(n,)``, optional
     """
     return [

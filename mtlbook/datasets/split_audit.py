@@ -339,7 +339,7 @@ PUBLISHED = {"office_caltech10": office_caltech10}
 
 
 def table(audits: Sequence[Audit]) -> str:
-    """One line a pair of lists, and under it what is wrong."""
+    """One line per pair of lists, and under it what is wrong."""
     lines = [
         f"{'task':<12}{'named':>7}{'true':>7}  {'train rows':>10}{'items':>7}  "
         f"{'test rows':>9}{'items':>7}{'both':>6}{'neither':>8}  train a class"
@@ -382,4 +382,4 @@ def _findings(a: Audit, tolerance: float):
         yield f"no training sample of class {', '.join(empty)}"
     if not a.stratified:
         each = a.train_classes.values()
-        yield f"not stratified: {min(each)} to {max(each)} training samples a class"
+        yield f"not stratified: {min(each)} to {max(each)} training samples per class"

@@ -130,7 +130,7 @@ def split(tasks: TaskSet, repeat: int, protocol: Protocol) -> dict[str, TaskSet]
 def selected(
     tasks: TaskSet, rows: Mapping[str, Sequence[Tensor]], protocol: Protocol
 ) -> dict[str, TaskSet]:
-    """The parts of these rows, one tensor a class; maps are scaled by those to train on."""
+    """The parts of these rows, one tensor per class; maps are scaled by those to train on."""
     parts = {name: tasks.select([torch.cat(found)] * len(tasks)) for name, found in rows.items()}
     if protocol.trunk != "efficientnet":
         return parts

@@ -25,7 +25,7 @@ class Protocol:
         Of the samples of each task, drawn at random, to train on: 5, 10 or 20 in the paper.
     validation : float
         Part of each task that no repeat trains or tests on (ours; the paper cross-validates on
-        the training set, which at 5 % is one image a class and task).
+        the training set, which at 5 % is one image per class and task).
     hidden : int
         Outputs of fc7; 4096 in the paper, which starts it at pre-trained weights. 0: fc8 alone.
     steps, batch_size, lr, momentum

@@ -58,7 +58,7 @@ def cross_stitch(trial: Trial) -> CrossStitch:
 
 
 def sharing(trial: Trial, by_chance: bool, **options: Any) -> Method:
-    """MTAL with one threshold, or with one a layer; ``pairs="random"`` is its control."""
+    """MTAL with one threshold, or with one per layer; ``pairs="random"`` is its control."""
     p = trial.protocol
     options |= {"chance": p.chance} if by_chance else {"rho": p.rho}
     return MTAL(mtal.networks(trial), seed=trial.repeat, **options)

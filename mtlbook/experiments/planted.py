@@ -59,7 +59,7 @@ class Plant:
         return matrix.fill_diagonal_(1.0)
 
     def parts(self, repeat: int) -> dict[str, TaskSet]:
-        """Training, validation (100 a task) and test samples (500 a task) of one repeat."""
+        """Training, validation (100 per task) and test samples (500 per task) of one repeat."""
         generator = torch.Generator().manual_seed(repeat)
         normal = partial(torch.randn, generator=generator)
         root = torch.linalg.cholesky(self.correlation())

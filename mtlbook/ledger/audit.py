@@ -39,7 +39,7 @@ def audit(
     Returns
     -------
     list of dict
-        One object a claim: ``claim``, ``paper``, ``label`` (its name on pages), ``where``,
+        One object per claim: ``claim``, ``paper``, ``label`` (its name on pages), ``where``,
         ``statement``, ``known``, ``asked_by``, ``printed``, ``unit``, ``ours``, ``low``, ``high``
         (95 % interval), ``n`` (repeats),
         ``p`` (two-sided, of 0), ``group`` and ``holm`` (p, adjusted for all tests of the group),
@@ -105,7 +105,7 @@ def load_results(folder: str | os.PathLike) -> dict[str, Result]:
 
 
 def write_verdicts(rows: Sequence[dict], path: str | os.PathLike) -> None:
-    """Write the verdicts that are committed, one line a claim."""
+    """Write the verdicts that are committed, one line per claim."""
     lines = [json.dumps({k: row[k] for k in COMMITTED}, ensure_ascii=False) for row in rows]
     write_atomically(path, "[\n " + ",\n ".join(lines) + "\n]\n")
 
@@ -116,7 +116,7 @@ def mismatches(rows: Sequence[dict], path: str | os.PathLike) -> list[str]:
     Returns
     -------
     list of str
-        One sentence a claim, beginning with its id; empty if all verdicts follow.
+        One sentence per claim, beginning with its id; empty if all verdicts follow.
 
     Raises
     ------

@@ -105,17 +105,18 @@ def about(found: Measured) -> str:
 
 
 def failures(found: Measured) -> str:
-    """What failed on the device, with the last line of its traceback."""
-    lines = [["section", "row", "error"]]
+    """What failed on the device, by the last line of its traceback."""
+    rows: dict[tuple[str, str], list[str]] = {}
     for name, section in found["sections"].items():
         for label, text in section["errors"].items():
-            lines.append([name, escape(label), escape(text.strip().splitlines()[-1])])
-    return markdown_table(lines) if len(lines) > 1 else "Nothing failed."
+            rows.setdefault((name, text.strip().splitlines()[-1]), []).append(label)
+    lines = [[name, escape(", ".join(of)), escape(text)] for (name, text), of in rows.items()]
+    return markdown_table([["section", "rows", "error"], *lines]) if lines else "Nothing failed."
 
 
 def steps(found: Measured) -> str:
     """Of every method a step: its time, against the bare networks, its kernels and its memory."""
-    head = ["method", "ms", "times bare", "TF32", "bfloat16", "kernels", "busy", "memory", "update"]
+    head = ["method", "ms", "times bare", "TF32", "bfloat16", "kernels", "busy", "MB", "update"]
     tables = []
     for setting, words in found["settings"].items():
         own = {k: r for k, r in rows(found, "methods").items() if r["setting"] == setting}
@@ -124,7 +125,7 @@ def steps(found: Measured) -> str:
         first = next(iter(own.values()))
         bare = median(row["bare_ms"] for row in own.values())
         lines = [head]
-        bare_row = [_number(first.get("bare_kernels")), "", _bytes(first["bare_peak"]), ""]
+        bare_row = [_number(first.get("bare_kernels")), "", _megabytes(first["bare_peak"]), ""]
         lines.append(["*bare networks*", _number(bare), "1", "", "", *bare_row])
         for name, row in own.items():
             busy = row.get("kernel_ms")
@@ -136,7 +137,7 @@ def steps(found: Measured) -> str:
                     *map(_number, each),
                     _number(row.get("kernels")),
                     "-" if busy is None else f"{100 * busy / row['ms']['float32']:.0f} %",
-                    _bytes(row["peak"]),
+                    _megabytes(row["peak"]),
                     _update(row),
                 ]
             )
@@ -146,8 +147,8 @@ def steps(found: Measured) -> str:
 
 def _update(row: Mapping[str, Any]) -> str:
     if row["update_every"] == 1:
-        return "in the step"
-    return f"{_number(row['update_ms'])} ms in {row['update_every']} steps"
+        return ""
+    return f"{_number(row['update_ms'])} ms in {row['update_every']}"
 
 
 def steps_in_words(found: Measured) -> str:
@@ -165,8 +166,8 @@ def steps_in_words(found: Measured) -> str:
     if busy:
         least, most = min(busy, key=busy.__getitem__), max(busy, key=busy.__getitem__)
         text += (
-            f" Kernels run for {min(busy[least], 1):.0%} of the step of {escape(least)}, and for "
-            f"{min(busy[most], 1):.0%} of that of {escape(most)}."
+            f" Kernels run for {100 * min(busy[least], 1):.0f} % of the step of {escape(least)}, "
+            f"and for {100 * min(busy[most], 1):.0f} % of that of {escape(most)}."
         )
     return text
 
@@ -276,5 +277,5 @@ def _exponent(value: float | None) -> str:
     return number(value, "0.0")
 
 
-def _bytes(value: int | None) -> str:
-    return "-" if value is None else f"{_number(value / 2**20)} MB"
+def _megabytes(value: int | None) -> str:
+    return "-" if value is None else _number(value / 2**20)

@@ -8,6 +8,7 @@ which findings were accepted, and why.
 
 from __future__ import annotations
 
+import html
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,8 +166,8 @@ def exceptions(path: str | os.PathLike) -> str:
     committed = json.loads(Path(path).read_text(encoding="utf-8"))
     lines, revised = [], committed["revised"]
     for why in dict.fromkeys(revised.values()):
-        claims = [code(claim) for claim in revised if revised[claim] == why]
-        lines.append(f"- Revised after the run: {escape(why)} ({', '.join(claims)})")
+        claims = [claim for claim in revised if revised[claim] == why]
+        lines.append(f"- Revised after the run: {escape(why)} {folded(claims)}")
     for entry in committed["accepted"]:
         names = [name.partition(": ") for name in entry["findings"]]
         kinds = dict.fromkeys(kind for kind, _, _ in names)
@@ -175,6 +176,14 @@ def exceptions(path: str | os.PathLike) -> str:
             f"- Accepted ({', '.join(kinds)}): {escape(entry['why'])} ({', '.join(files)})"
         )
     return "\n".join(lines) or "Nothing was revised or accepted."
+
+
+def folded(claims: Sequence[str]) -> str:
+    """Markdown: the ids of claims, several of them behind their number."""
+    ids = ", ".join(f"<code>{html.escape(claim)}</code>" for claim in claims)
+    if len(claims) < 4:
+        return f"({ids})"
+    return f'<details class="ids"><summary>{len(claims)} claims</summary>{ids}</details>'
 
 
 def _compare(before: Any, now: Any) -> Iterator[str]:

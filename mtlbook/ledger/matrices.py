@@ -28,8 +28,45 @@ AXES: tuple[Mapping[str, str], ...] = (
     {"": "EfficientNet-Lite0", "surf": "SURF"},
 )
 
-_ABBREVIATIONS = re.compile(
-    r"\b(drn|laf|mgda|mmoe|mrn|mtal|mtfl|mtrl|ple|rmtl|srdml|stl|tt)(?![a-z])"
+#: Words of ids -> names; what is not here is written as the id has it, with spaces.
+NAMES = {
+    name: name.upper() for name in "drn laf mrn mtal mtfl mtrl ple rmtl srdml stl tt l21".split()
+}
+NAMES |= {
+    "full": "MRN",
+    "dmtl-tf": "DMTL-TF",
+    "mrn-t": "MRN_t",
+    "mrn-8": "MRN_8",
+    "t": "MRN_t",
+    "ct": "MRN_t + classes",
+    "ft": "MRN_t + features",
+    "oracle": "known relation",
+    "pooled": "one model for all",
+    "fixed": "a fixed relation",
+    "baselines": "all baselines",
+    "own": "the tasks' own norms",
+    "cross-entropy": "cross-entropy",
+    "lasso": "Lasso",
+    "mgda": "MGDA",
+    "mmoe": "MMoE",
+    "pcgrad": "PCGrad",
+    "srdml-pcgrad": "SRDML with PCGrad",
+}
+#: The same for what is left of an id as a whole.
+WHOLE = {
+    "as-reported": "SRDML over hard sharing, the best epochs",
+    "baselines": "the order of the baselines",
+    "cifar-extra-epochs": "hard sharing, longer, over hard sharing",
+    "cifar-longer": "SRDML over hard sharing, longer",
+    "cifar-same-step": "the same at one step size",
+    "gain": "SRDML minus STL",
+    "gain-released": "the script as released",
+    "gain-script": "the script's settings",
+    "highest": "MRN over every other",
+    "paper-gamma": "…, the paper's γ, over uncoupled",
+}
+_NAMES = re.compile(
+    rf"(?<![a-z])({'|'.join(sorted(NAMES, key=len, reverse=True))})(?![a-z0-9])|[-.]"
 )
 
 
@@ -122,13 +159,15 @@ def _matrix(
 def _label(stem: str, of: Mapping[str, Row]) -> str:
     words = re.sub(r"-?\*-?", "-", ".".join(stem.split(".")[2:])).strip("-.")
     column, row = next(iter(of.items()))
+    arms = re.search(r" of (\S+) minus (\S+?),", row["rule"])
     if not words:  # the column says it all: which arms, then
-        arms = re.search(r" of (\S+) minus (\S+?),", row["rule"])
         name = re.compile(rf"\b{column}\b")
         return name.sub("…", f"{arms[1]} minus {arms[2]}") if arms else row["unit"] or "the claim"
-    words = re.sub(r"^surf-", "SURF: ", re.sub(r"^over-", "…-over-", words))
-    words = words.replace("-over-", " over ").replace(".", " ")
-    return _ABBREVIATIONS.sub(lambda found: found[0].upper(), words)
+    if words in WHOLE:
+        return WHOLE[words]
+    arm = arms[1] if arms and column not in arms[1].split("-") else "…"  # the column's own
+    words = re.sub(r"^surf-", "SURF: ", re.sub(r"^(surf-)?over-", rf"\1{arm}-over-", words))
+    return _NAMES.sub(lambda found: NAMES.get(found[0], " "), words)
 
 
 def markdown(rows: Sequence[Row], page: str) -> str:
@@ -145,6 +184,8 @@ def markdown(rows: Sequence[Row], page: str) -> str:
     lines = []
     for matrix in found:
         family = "" if matrix.family == "*" else escape(matrix.family)
+        family = re.sub(r"(table|figure)(\d+)", r"\1 \2", family.replace("surf", "SURF"))
+        family = family.removesuffix("-cells")
         lines += ["", f"| {family} | {' | '.join(matrix.columns)} |"]
         lines.append("|---" * (1 + len(matrix.columns)) + "|")
         for label, line in matrix.lines:

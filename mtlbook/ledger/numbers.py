@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mtlbook.ledger.statistics import Interval
+
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -29,6 +31,17 @@ def number(value: float | None, like: str | None = None, *, signed: bool | None 
     if not text.strip("+-0."):  # what rounds to zero lies on no side of it
         text = text.lstrip("+-")
     return text.replace("-", MINUS)
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """Return a number with its sign."""
+    return number(value, f"+{0:.{decimals}f}")
+
+
+def spelt(found: Interval, decimals: int = 2) -> str:
+    """Return ``mean [low, high]`` of a difference, all with their signs."""
+    mean, low, high = (signed(x, decimals) for x in found[:3])
+    return f"{mean} [{low}, {high}]"
 
 
 def interval(row: Mapping[str, Any]) -> str:

@@ -185,6 +185,7 @@ def _plain(text: str) -> str:
     """Take their meaning from the characters that have one; ``MRN_t`` and ``[note]`` have none."""
     text = re.sub(r"&(?=#?\w+;)", r"\\&", re.sub(r"[\\`*{}<~^$]", r"\\\g<0>", text))
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])|\](?=[\[({:])", r"\\\g<0>", text)
+    text = re.sub(r"(?:(?<=[\s\[(])|^)-(?=\d)", MINUS, text)
     return text.replace("|", "&#124;")
 
 

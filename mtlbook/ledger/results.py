@@ -160,7 +160,7 @@ class Result:
         seed : int, optional
             Seed of the repeat.
         per_task : iterable of float, optional
-            One value a task.
+            One value per task.
         step : int, optional
             Iteration at which a curve was read.
 
@@ -197,7 +197,7 @@ class Result:
         }
 
     def per_task(self, arm: str, metric: str) -> dict[int, list[float]]:
-        """Return ``{repeat: one value a task}`` of one arm and metric, where they are stored."""
+        """Return ``{repeat: one value per task}`` of one arm and metric, where they are stored."""
         records = self._by_name().get((arm, metric, None), ())
         return {r["repeat"]: r["per_task"] for r in records if "per_task" in r}
 

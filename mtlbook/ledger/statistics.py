@@ -161,7 +161,7 @@ def spread_ratio_interval(
     Parameters
     ----------
     values : array_like, shape (n,)
-        One value a repeat.
+        One value per repeat.
     other : float
         The other standard deviation, positive, over `n_other` repeats of its own.
     n_other : int

@@ -24,7 +24,7 @@ class Method(nn.Module):
     Attributes
     ----------
     tasks : sequence
-        One entry a task; its length is T.
+        One entry per task; its length is T.
     update_every : int
         Steps between calls of ``update``.
     """
@@ -79,7 +79,7 @@ class NetworkMethod(Method):
             raise ValueError(f"layers: expected names among {list(known)}, got {unknown}")
         shared = [name for name in layers if known[name].tasks != network.head.tasks]
         if shared:
-            raise ValueError(f"layers: expected layers with one copy a task, got {shared}")
+            raise ValueError(f"layers: expected layers with one copy per task, got {shared}")
         self.layers = layers
 
     @property

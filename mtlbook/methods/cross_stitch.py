@@ -33,7 +33,7 @@ class CrossStitch(NetworkMethod):
     The paper's tasks look at the same images, so all networks run on every batch; so do ours, at T
     times the cost in the stitched layers. What the paper does not have is a first layer that only
     one network can apply: where input channels differ, nothing is stitched before the first layer
-    in which activations of one shape exist. One alpha a layer and pair of tasks.
+    in which activations of one shape exist. One alpha per layer and pair of tasks.
 
     References
     ----------

@@ -26,7 +26,7 @@ from mtlbook.priors import (
 
 
 class DRN(MRN):
-    r"""A matrix normal prior on each task-specific layer, one column a task.
+    r"""A matrix normal prior on each task-specific layer, one column per task.
 
     OBJECTIVE   :math:`\sum_t \ell_t(W^t) + \tfrac{\lambda}{2} \sum_l \bigl( \tr(F_l^{-1} W_l
     \Omega_l^{-1} W_l^\top) + T \ln |F_l| + d_l \ln |\Omega_l| \bigr)`,

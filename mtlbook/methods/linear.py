@@ -236,7 +236,7 @@ def but_intercept(function: Callable[[Tensor], Tensor], weights: Tensor) -> Tens
 
 
 def _signed(targets: Tensor, classes: int) -> Tensor:
-    """Class numbers ``(n,)`` to one column a class, +1 for it and -1 for the rest."""
+    """Class numbers ``(n,)`` to one column per class, +1 for it and -1 for the rest."""
     return 2.0 * F.one_hot(targets.long(), classes).double() - 1
 
 

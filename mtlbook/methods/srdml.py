@@ -125,7 +125,7 @@ class SRDML(SharedTrunk):
         even = torch.ones(pairs) if omega == "simplex" else torch.full((pairs,), beta / pairs)
         self.register_buffer("coupling", even)
         self.steps = 0  # of the optimiser so far
-        self.distances: Tensor | None = None  # of the last batch, one a pair
+        self.distances: Tensor | None = None  # of the last batch, one per pair
 
     def omega(self) -> Tensor:
         """The pairs' weights, shape ``(T (T - 1) / 2,)``, in the order of ``pairs``."""
@@ -223,7 +223,7 @@ def fresh_adam_step(gradient: Tensor, count: int) -> Tensor:
     """Adam's step from moments that are zero, at the optimiser's ``count``-th call (Keras).
 
     The CIFAR script makes a new variable of c in every step, so Adam's moments restart while its
-    count goes on, three calls a step (trunk, heads, c). The step is then the sign of the gradient
+    count goes on, three calls per step (trunk, heads, c). The step is then the sign of the gradient
     times a size that the bias corrections, meant for moments that do not restart, let grow from
     0.0006 to 0.0032 with the default settings.
     """

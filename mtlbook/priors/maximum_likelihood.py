@@ -99,7 +99,7 @@ def flip_flop(
         Subtract their mean first where it is not zero (eq. 4).
     covariances : sequence of K Tensor, LowRankPlusDiagonal or None (identity)
         Where to start.
-    eps : float, or one a mode
+    eps : float, or one per mode
         Added to each covariance, as in :func:`mode_covariance`.
     sweeps : int
         Rounds over the modes.
