@@ -448,7 +448,9 @@ def which_method() -> dict[str, Any]:
         "harmful-3": problems.with_harmful_task(domains((7,), each=16)),
         "sarcos-20": task_set("made-up torques", torques),
         "school-20": task_set("made-up scores", torques),
+        "school-20-strong": task_set("made-up scores", torques),
     }
+    of_school = {"school-20": ("stl", "pooled", "mtrl"), "school-20-strong": ("fixed", "mrn-t")}
     found: dict[str, Any] = {}
     for problem, tasks in sets.items():
         study = of.study_of(problem, tasks, trials=1, splits=1, steps=5, update_every=2)
@@ -458,8 +460,7 @@ def which_method() -> dict[str, Any]:
             study.arms[arm] = replace(row, configurations=at)
         parts, result = study.split(tasks, 0, study.protocol), Result("golden", {})
         found[f"{problem}, split"] = of_split(parts)
-        some = of.ARMS if problem != "school-20" else ("stl", "pooled", "mtrl")
-        arms = [arm for arm in some if arm in study.arms]
+        arms = [arm for arm in of_school.get(problem, of.ARMS) if arm in study.arms]
         of.run(study, result, tasks, arms=arms, repeats=[0], device="cpu")
         result.records = [r for r in result.records if not r["metric"].startswith("seconds")]
         found[problem] = of_result(result)

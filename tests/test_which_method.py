@@ -177,7 +177,7 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
             refused = {a for a in which_method.ARMS if which_method.refusal(a, problem, count)}
             assert arms | refused == set(which_method.ARMS) and not arms & refused
             assert arms & set(members)
-            if name != "when-planted-more":
+            if name not in ("when-planted-more", "when-school-strong"):
                 assert arms <= set(members)
             ran |= arms & set(members)
     assert seen == {*TEACHERS, *REAL} and ran == set(which_method.ARMS)

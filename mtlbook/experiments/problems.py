@@ -180,7 +180,7 @@ REAL: dict[str, Real] = {
     "codings-3": Real(_OFFICE, 3, with_codings, _halves),
     "harmful-3": Real(_OFFICE, 3, with_harmful_task, _last_apart),
     **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},
-    "school-20": Real("school", 20, common=True),
+    **{name: Real("school", 20, common=True) for name in ("school-20", "school-20-strong")},
     "sarcos-20": Real("sarcos", 20),
 }
 TEST = 1000  # samples of a task that are tested, at most

@@ -86,6 +86,7 @@ GROUPS: dict[str, Sequence[str]] = {
     "priors": ("fixed", "mrn-t", "drn", "mrn"),
     "norms": NORMS,
     "trace-norms": NORMS,
+    "strong": ("stl", "pooled", "fixed", "mrn-t", "drn", "mrn"),
     "saliency": ("uniform", "srdml"),
     "balancing": ("pcgrad", "mgda"),
 }
@@ -97,6 +98,8 @@ LEFT_OUT = {
 }
 #: Problems whose norms have not been run again, and as far as the weight goes there.
 EARLIER = {name: {"gamma": (1e-4, 0.3)} for name in TEACHERS if not name.startswith("T8-n20")}
+#: Of School's second trial, in whose first the priors, all linear, chose the largest weight drawn.
+STRONG: dict[str, tuple[float, float]] = {"lr": (0.001, 0.02), "weight": (0.1, 100.0)}
 _A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"])
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
 
@@ -145,9 +148,13 @@ def arms_of(problem: str, tasks: int, trials: int = TRIALS) -> dict[str, Arm]:
             ranges = ranges | TRUNK
         if not planted and name in (*SINGLE, *RELATED):
             ranges = ranges | NETWORK
+        given = {}
+        if problem == "school-20-strong" and name in GROUPS["priors"]:
+            ranges = {of: ranges[of] for of in ranges if of not in TRUNK | NETWORK} | STRONG
+            given = {"network": "linear"}
         start = "stl-start" if name == "dmtl-tf" else None
         drawn = configurations(TRIALS, **ranges)[:trials]
-        arms[name] = Arm(build, configurations=drawn, start=start)
+        arms[name] = Arm(build, configurations=drawn, start=start, protocol=given)
     linear = {} if planted else {"network": "linear"}
     return arms | {"stl-start": Arm(table.stl, number="decay", value=0.01, protocol=linear)}
 
