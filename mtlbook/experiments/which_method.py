@@ -120,7 +120,7 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     if arm == "mmoe" and not problem.startswith("sarcos"):
         return "its experts want all tasks to look at the same samples"
     if arm in _A_PASS_A_TASK and tasks > 16:
-        return f"a backward pass a task is too much for {tasks} tasks"
+        return f"a backward pass per task is too much for {tasks} tasks"
     return None
 
 
