@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtlbook import datasets, workflow
+from mtlbook import cli, datasets, workflow
 from mtlbook.ledger import currency
 from mtlbook.ledger.provenance import notebook_sha256
 from mtlbook.ledger.results import Result
@@ -283,6 +283,30 @@ def test_a_run_is_expected_to_take_what_an_earlier_one_took(project):
     assert expected() == [7, 40, 21]
     stale.write_text("{")
     assert expected() == [2, 40, 21]
+
+
+def test_what_takes_longer_is_left_out_until_it_is_asked_for(project, capsys, monkeypatch):
+    monkeypatch.chdir(project.root)
+    project.tuned_by("tuning")
+    took(project, "tuning", {"all": 30})
+    took(project, "tiny", {"all": 90})
+    request = ["reproduce", "--profile", "smoke", "--dry-run", "--verbose", "--within"]
+    for minutes, names in (("1", ["tuning"]), ("2", ["tuning", "tiny"])):
+        assert cli.main([*request, minutes]) == 0
+        out = capsys.readouterr().out
+        assert [f"to run    {name} all" in out for name in ("tuning", "tiny")] == [
+            name in names for name in ("tuning", "tiny")
+        ]
+        left = "more than 1 minutes each on one core: tiny (1 runs, 1.5 min); one of them with"
+        assert (left in out) == (minutes == "1")
+    assert cli.main([*request, "0.1"]) == 2
+    assert "--within: expected minutes" in capsys.readouterr().err
+    # what is finished takes no time
+    (run,) = project.expand(["tiny"])
+    run.result.parent.mkdir(parents=True)
+    run.result.write_text("{}")
+    kept, long = schedule.within(project.root, project.expand(), 60)
+    assert [run.experiment for run in kept] == ["tuning", "tiny"] and long == {}
 
 
 def test_a_tuning_goes_before_what_waits_for_it(project):

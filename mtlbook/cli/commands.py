@@ -44,10 +44,19 @@ def reproduce(options: argparse.Namespace) -> int:
     """Make the unfinished runs of a profile."""
     from mtlbook import workflow
     from mtlbook.ledger import repository
+    from mtlbook.workflow import schedule
 
     root = repository.root()
     path = root / repository.EXPERIMENTS
     runs = workflow.expand(path, options.profile, options.only, options.where)
+    if options.within is not None:
+        runs, long = schedule.within(root, runs, 60 * options.within)
+        endpage.say_long(long, options.within)
+        if not runs:
+            raise workflow.WorkflowError(
+                f"--within: expected minutes that an experiment keeps to, got {options.within:g}"
+            )
+        options.only = list(dict.fromkeys(run.experiment for run in runs))
     if options.dry_run:
         from mtlbook.workflow.plan import plans
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mtlbook.cli.plan import duration
 
 if TYPE_CHECKING:
     from mtlbook.ledger.results import Result
@@ -109,6 +111,16 @@ def say_missing(runs: Sequence[Run]) -> None:
         first = ", after what mtlbook data list says" * one.by_hand
         where = f"get {one.data} with: {one.command}{first}"
         print(f"skipped: {', '.join(one.experiments)} ({one.runs} runs); {where}")
+
+
+def say_long(long: Mapping[str, tuple[int, float]], minutes: float) -> None:
+    """What is left out because it takes longer, and what would make it."""
+    if long:
+        names = (f"{name} ({runs} runs, {duration(s)})" for name, (runs, s) in long.items())
+        print(
+            f"left out, for they take more than {minutes:g} minutes each on one core: "
+            f"{', '.join(names)}; one of them with: mtlbook reproduce --only {next(iter(long))}"
+        )
 
 
 def _shown(path: Path) -> str:

@@ -63,6 +63,13 @@ def parser() -> argparse.ArgumentParser:
         help="these runs only, for example repeat=0,arm=laf",
     )
     reproduce.add_argument(
+        "--within",
+        type=float,
+        metavar="MINUTES",
+        help="leave out experiments whose unfinished runs take longer together on one core, by the "
+        "times of the committed runs",
+    )
+    reproduce.add_argument(
         "--dry-run",
         action="store_true",
         help="run nothing, and say what would be run, how it differs from laptop, on which data, "

@@ -15,7 +15,8 @@ def expected_seconds(root: Path, runs: Sequence[Run]) -> dict[str, float]:
     """Seconds that each run is expected to take, by its name.
 
     As an earlier one in the runs folder took, finished or set aside; else as that of the committed
-    result did; else the mean of its experiment's runs, or of all. Only an order hangs on it.
+    result did; else the mean of its experiment's runs, or of all. Only an order hangs on it, and
+    what `within` leaves out.
     """
     committed = {name: _committed(root, name) for name in {run.experiment for run in runs}}
     known = [seconds for of in committed.values() for seconds in of.values()]
@@ -44,6 +45,26 @@ def priorities(root: Path, runs: Sequence[Run]) -> dict[str, int]:
         return behind[run.name]
 
     return {run.name: round(path(run)) for run in runs}
+
+
+def within(
+    root: Path, runs: Sequence[Run], seconds: float
+) -> tuple[list[Run], dict[str, tuple[int, float]]]:
+    """Runs of the experiments whose unfinished runs take no longer than that together.
+
+    Returns
+    -------
+    kept : list of Run
+    long : dict of str to (int, float)
+        Of each experiment that is left out the number of its unfinished runs, and their seconds.
+    """
+    expected = expected_seconds(root, runs)
+    left: dict[str, list[float]] = {}
+    for run in runs:
+        if not run.skip and not run.result.exists():
+            left.setdefault(run.experiment, []).append(expected[run.name])
+    long = {name: (len(of), sum(of)) for name, of in left.items() if sum(of) > seconds}
+    return [run for run in runs if run.experiment not in long], long
 
 
 def cpu_seconds(run: Run) -> float | None:
