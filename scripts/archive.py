@@ -42,7 +42,8 @@ figure, tr, .math, .exercise, .sd-card, .admonition-title { break-inside: avoid 
 .admonition:not(.exercise), .cell, .cell_output, pre, table, blockquote {
   break-inside: auto !important; orphans: 3; widows: 3 }
 h1, h2, h3, .admonition-title { break-after: avoid }
-h1 { font-size: 17pt } h2 { font-size: 14pt } h3 { font-size: 11.5pt }
+/* in one line, or the outline of the PDF joins two words */
+h1 { font-size: 14pt } h2 { font-size: 12pt } h3 { font-size: 10.5pt }
 .headerlink, button, details.hide { display: none }
 .bd-article div.cell_output img, img { max-width: 100%; zoom: 1 }
 /* paper does not scroll: code and tables are broken, formulas have no bars below them */
@@ -51,8 +52,8 @@ pre { white-space: pre-wrap } ::-webkit-scrollbar { display: none }
 /* all tabs, one below the other */
 .sd-tab-set > label, .sd-tab-content { display: block !important; order: 0; width: 100% }
 .sd-tab-set > label { color: inherit !important; border: 0 !important }
-table { font-size: 8pt } td, th, td code { overflow-wrap: anywhere; white-space: normal }
-td { min-width: 5em }
+table { font-size: 8pt !important } td, td code { overflow-wrap: anywhere; white-space: normal }
+td { min-width: 5em } th { overflow-wrap: normal; hyphens: none }
 """
 
 

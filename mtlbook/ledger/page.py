@@ -68,8 +68,8 @@ def page(chains: Mapping[str, Any], *, book: str | None = None) -> str:
     body = f"""\
 <header>
 <div class="top"><h1>Ledger of claims</h1><button class="theme" type="button" hidden></button></div>
-<p>What {len(chains["papers"])} papers print, what we measured, and what follows by a rule that was
-written down before. Choose, search, sort; open a row for the whole line from the print to the
+<p>What the papers print, what we measured, and what follows by a rule that was written down
+before. Choose, search, sort; open a row for the whole line from the print to the
 command that repeats it. Keys: <kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd> from row to row,
 <kbd>Enter</kbd> opens, <kbd>Esc</kbd> closes.</p>
 {explained}
