@@ -138,7 +138,7 @@ def hinton(
     return ax
 
 
-def cluster_map(relation: Relation, *, size: float = 3.4) -> ClusterGrid:
+def cluster_map(relation: Relation) -> ClusterGrid:
     """A relation with its tasks in the order of a tree that joins the closest first.
 
     The tree joins by average linkage of the distance ``1 - m_ij``, so that ``matrix`` should be a
@@ -148,8 +148,6 @@ def cluster_map(relation: Relation, *, size: float = 3.4) -> ClusterGrid:
     ----------
     relation : Relation
         Of two tasks or more.
-    size : float
-        Width and height of the figure in inches.
 
     Returns
     -------
@@ -167,19 +165,10 @@ def cluster_map(relation: Relation, *, size: float = 3.4) -> ClusterGrid:
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform(distance), "average")
     limit = float(np.abs(matrix).max()) or 1.0
+    shown = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "cbar_pos": None, "figsize": (3.4, 3.4)}
+    shown |= {"xticklabels": False, "yticklabels": list(relation.names) or True}
     with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn places the axes
-        grid = seaborn.clustermap(
-            matrix,
-            row_linkage=tree,
-            col_linkage=tree,
-            cmap="RdBu",
-            vmin=-limit,
-            vmax=limit,
-            xticklabels=False,  # as its rows
-            yticklabels=list(relation.names) or True,
-            figsize=(size, size),
-            cbar_pos=None,
-        )
+        grid = seaborn.clustermap(matrix, row_linkage=tree, col_linkage=tree, **shown)
     grid.ax_heatmap.tick_params(axis="y", rotation=0)
     return grid
 
