@@ -23,8 +23,6 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 PYTEST := python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 # kernels begin with torch imported
 WARM := python scripts/warm/ipykernel_launcher.py
-# the output of two targets at once, one after the other: GNU make 4 can, that of macOS cannot
-SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .DEFAULT_GOAL := help
 WEEK ?= $(shell echo $$(($$(date +%s) / 604800)))
@@ -67,13 +65,15 @@ reproduce: $(READY)  ## run the experiments, build the book, show the verdicts
 rerun: $(READY)  ## a random run of every committed result, measured again and compared
 	@$(STEP) "random runs of week $(WEEK)" mtlbook rerun --random --seed $(WEEK)
 
-# One after the other, as each takes CORES processes: book and tests side by side took longer on two
-# cores (938 and 1,388 s) than the book alone (380 s) and then the tests (521 s). A browser takes one.
+# One after the other, as each takes CORES processes: on two cores book and tests side by side took
+# longer (938 and 1,388 s) than the book alone (380 s) and then the tests (521 s), and the tests with
+# a browser beside them (1,057 s) than the browser alone (163 s) and then they.
 test: $(READY)  ## style, notebooks, book (strict, from nothing), tests
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory notebooks
 	@$(MAKE) --no-print-directory strict
-	@$(MAKE) --no-print-directory -j 2 $(SYNC) read tests
+	@$(MAKE) --no-print-directory read
+	@$(MAKE) --no-print-directory tests
 
 read: $(READY)
 	@$(STEP) "tests of the built book" python -m pytest -m book $$(grep -l mark.book tests/*.py)

@@ -384,6 +384,7 @@ def linear_results():
     for name, studies in (
         ("-flipped", [mrn_flipped.study(tasks, 5, 2, share) for share in mrn_flipped.SHARES]),
         ("-pacs", [mrn_linear.table1(tasks, percent, 2) for percent in (1, 5)]),
+        ("-pacs-steady", [mrn_linear.table1(tasks, percent, 2, 0.95) for percent in (1, 5)]),
     ):
         found[name] = Result.begin(name, {})
         for study in studies:
