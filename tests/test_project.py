@@ -168,7 +168,7 @@ def test_readme_names_existing_targets_and_files():
 
 @pytest.mark.posix("make")
 def test_what_make_starts_does_not_hear_of_settings_that_harm_it(tmp_path):
-    """Pictures would be missing, kernels be others, and every process compile all that it imports."""
+    """Pictures would be missing, kernels be others, and every process compile what it imports."""
     harm = "JUPYTER_PATH MPLBACKEND PYTHONSTARTUP PYTHONDONTWRITEBYTECODE".split()
     shown = tmp_path / "shown.mk"
     shown.write_text(f"include {ROOT / 'Makefile'}\nshown:\n\t@env\n")
