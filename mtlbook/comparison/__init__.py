@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mtlbook.comparison.arms import CANDIDATES, NETWORKS, START, Choice, Protocol, choose
 from mtlbook.comparison.checks import check
@@ -18,14 +19,24 @@ from mtlbook.comparison.judging import MARGIN, Judgement, judge
 from mtlbook.comparison.reading import Data, read
 from mtlbook.comparison.report import as_html, as_text
 from mtlbook.comparison.running import run, study_of
-from mtlbook.comparison.splits import standardise
+from mtlbook.comparison.splits import Scaling
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
 from mtlbook.tasks import TaskSet
 from mtlbook.training import pick_device
 
-__all__ = ["CANDIDATES", "Comparison", "Data", "Protocol", "check", "compare", "read", "train"]
+__all__ = [
+    "CANDIDATES",
+    "Comparison",
+    "Data",
+    "Protocol",
+    "Trained",
+    "check",
+    "compare",
+    "read",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -104,9 +115,9 @@ def compare(
         raise ValueError(f"trials: expected at least 1, got {trials}")
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin: expected points from 0 on, got {margin}")
-    if output is not None and Path(output).is_file():
-        raise ValueError(f"output: expected a folder, got the file {output}")
     _check(network, arms, protocol or {}, device)
+    if output is not None:
+        _writable(Path(output))
     found = read(data, tell=tell, **reading)
     warnings = check(found)
     chosen, settled = _settle(found, network, arms, trials, dict(protocol or {}))
@@ -155,6 +166,14 @@ def _settle(
     return choice, replace(Protocol(network=network), **changes)
 
 
+def _writable(output: Path) -> None:
+    """Refuse now, and not after the first arm, a folder in which no report can be written."""
+    there = next(p for p in (output.absolute(), *output.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "which cannot be written to" if there.is_dir() else "which is a file"
+        raise ValueError(f"output: expected a folder for a report, got {output}: {there}, {what}")
+
+
 def _check(
     network: str, arms: Iterable[str] | None, changes: Mapping[str, Any], device: str
 ) -> None:
@@ -185,6 +204,38 @@ def _check(
         ) from error
 
 
+class Trained(nn.Module):
+    """An arm, trained on all samples, that takes inputs and gives outputs in the data's own units.
+
+    Attributes
+    ----------
+    method : Method
+        On standardised inputs and targets.
+    scaling : Scaling
+        What they were standardised by.
+    features : list of str
+        Names of the inputs' entries, in their order; empty for images and arrays.
+    labels : list of list
+        Of each task the classes that its outputs stand for; empty for regressions.
+    """
+
+    def __init__(self, method: Method, scaling: Scaling, data: Data):
+        super().__init__()
+        self.method, self.scaling = method, scaling
+        self.features, self.labels = data.features, data.labels
+
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Of T batches, one per task, in the data's units: scores of the classes, or numbers."""
+        mean, scale = self.scaling.mean, self.scaling.scale
+        device = next(self.method.parameters()).device
+        x = [((own.to(mean) - mean) / scale).to(device) for own in inputs]
+        outputs = [out.to(mean) for out in self.method(x)]
+        if not self.scaling.units:
+            return outputs
+        units = zip(outputs, self.scaling.units, self.scaling.centres, strict=True)
+        return [out * unit + centre for out, unit, centre in units]
+
+
 def train(
     data: str | os.PathLike | TaskSet | Data,
     arm: str,
@@ -194,10 +245,8 @@ def train(
     device: str = "auto",
     protocol: Mapping[str, Any] | None = None,
     **reading: Any,
-) -> Method:
+) -> Trained:
     """Train one arm on all samples of some tasks: what a report advises.
-
-    Inputs, and targets of regressions, are standardised as in the comparison, by all samples here.
 
     Parameters
     ----------
@@ -217,11 +266,12 @@ def train(
     found = read(data, **reading)
     check(found)
     choice, settled = _settle(found, network, [arm], 1, changes)
-    whole = standardise({"train": found.tasks})
+    scaling = Scaling.of(found.tasks)
     study = study_of(choice, settled)
     row = replace(choice.arms[arm], configurations=[dict(settings)])
     study = replace(study, arms={arm: row, **START})
-    return study.train(arm, whole, seed, 0, device=device).method
+    done = study.train(arm, {"train": scaling(found.tasks)}, seed, 0, device=device)
+    return Trained(done.method, scaling, found)
 
 
 def _arguments(options: Mapping[str, Any]) -> list[str]:
@@ -255,6 +305,7 @@ def _code(data: Any, judgement: Judgement, settled: Protocol, reading: Mapping[s
     return (
         "from mtlbook.comparison import train\n\n"
         f"settings = {row.settings!r}\n"
-        f"method = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
-        "# method([inputs of task 1, inputs of task 2, ...]) gives all outputs\n"
+        f"trained = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
+        "# trained([inputs of task 1, inputs of task 2, ...]), in the data's units (columns:\n"
+        "# trained.features), gives numbers, or scores of the classes in trained.labels\n"
     )

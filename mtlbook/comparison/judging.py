@@ -83,7 +83,9 @@ def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
     """
     base = result.values("stl", "score")
     if len(base) < FEWEST:
-        raise ValueError(f"repeats: expected at least {FEWEST} of 'stl', got {len(base)}")
+        lost = len(result.values("stl", "failed"))
+        why = f"; it diverged in {lost} others: are there extreme inputs?" if lost else ""
+        raise ValueError(f"repeats: expected at least {FEWEST} of 'stl', got {len(base)}{why}")
     ratio = result.data["test"] / result.data["train"]
     names = [arm for arm in CANDIDATES if arm in result.settings["chosen"]]
     whole = [arm for arm in names if len(result.values(arm, "score")) == len(base)]
