@@ -188,7 +188,7 @@ def _read_arrays(path: Path, kind: str) -> Data:
             )
         if odd := [n for n in names if arrays[f"group_{n}"].shape != (len(arrays[f"x_{n}"]),)]:
             raise ValueError(
-                f"{path.name}: expected a group for every sample of {odd[0]}, got {odd}"
+                f"{path.name}: expected a group for every sample, got another number of {odd}"
             )
         groups = np.concatenate([arrays[f"group_{name}"].astype(str) for name in names])
     x, y = (np.concatenate([arrays[f"{of}_{name}"] for name in names]) for of in "xy")
@@ -208,8 +208,8 @@ def _assemble(
     """Tasks of samples that are all in one array."""
     if x.dtype.kind not in "iufb" or x.ndim not in (2, 4):
         raise ValueError(
-            f"{name}: expected numbers (samples, features) or (samples, channels, height, width) as "
-            f"inputs, got {x.dtype} {x.shape}"
+            f"{name}: expected numbers (samples, features) or (samples, channels, height, width) "
+            f"as inputs, got {x.dtype} {x.shape}"
         )
     if not x.size:
         raise ValueError(f"{name}: expected samples with features, got inputs {x.shape}")

@@ -179,8 +179,8 @@ def _numbers_in(texts: np.ndarray, name: str, comma: bool, notes: list[str]) -> 
     if odd and all(COMMA.fullmatch(level) and level for level in levels):
         if not comma:
             raise ValueError(
-                f"column {name!r}: expected numbers with a decimal point, or cells that a semicolon "
-                f"divides, got such as {odd[0]!r}; or leave it out with --drop {name}"
+                f"column {name!r}: expected numbers, got texts such as {odd[0]!r}; write its "
+                f"numbers with a decimal point, or leave it out with --drop {name}"
             )
         notes.append(f"column {name}: the comma was taken for the decimal point")
         return np.char.replace(texts, ",", ".").astype(np.float64)
