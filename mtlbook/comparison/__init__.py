@@ -224,6 +224,7 @@ class Trained(nn.Module):
         self.method, self.scaling = method, scaling
         self.features, self.labels = data.features, data.labels
 
+    @torch.no_grad()
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Of T batches, one per task, in the data's units: scores of the classes, or numbers."""
         mean, scale = self.scaling.mean, self.scaling.scale

@@ -132,7 +132,8 @@ def _in_colour(image: Any) -> Any:
     if image.mode == "F":
         raise OSError("floating-point pixels; save them as 8 or 16 bits")
     if image.mode.startswith("I"):  # convert() would cut off what is above 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        values = np.asarray(image).clip(0, 65535)
+        image = Image.fromarray((values // (257 if values.max() > 255 else 1)).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")

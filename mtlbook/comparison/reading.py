@@ -224,9 +224,14 @@ def _assemble(
     make = targets.classes if kind == "classification" else targets.numbers
     found = make(name, y, of_task, notes)
     keys = None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1]
+    if x.ndim == 2:
+        x = np.where(targets.varies(x), x, x[:1])
     if x.ndim == 2 and len(lost := targets.blurred(x)):
-        such = ", ".join(features[i] if features else str(i) for i in lost[:6])
-        notes.append(f"in single precision (7 digits) differences are lost of the features {such}")
+        such = [features[i] if features else int(i) for i in lost[:6]]
+        raise ValueError(
+            f"{name}: expected inputs that single precision (7 digits) tells apart, got {such} "
+            f"with numbers such as {float(x[0, lost[0]])!r}; subtract their mean"
+        )
     inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     tasks = []
     for of, (codes, space) in found.items():

@@ -162,6 +162,7 @@ class Scaling:
         x = torch.cat([task.inputs for task in train])
         axes = [0] if x.ndim == 2 else [0, *range(2, x.ndim)]
         mean, scale = x.mean(axes, keepdim=True), x.std(axes, keepdim=True, correction=0)
+        mean = torch.where(scale > 0, mean, x.amin(axes, keepdim=True))  # a large mean is rounded
         scale = torch.where(scale > 0, scale, 1)
         if train[0].loss != "mse":
             return cls(mean, scale, [], [])

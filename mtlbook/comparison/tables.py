@@ -28,7 +28,8 @@ def read_table(
         As in :func:`mtlbook.comparison.read`.
     """
     notes: list[str] = []
-    table, comma = _load(path)
+    table, separator = _load(path)
+    commas: list[str] | None = None if separator == "," else []
     wanted = [target] if isinstance(target, str) else list(target)
     table = _named(path, table, {task, *wanted, group}, notes)
     for option, names in (
@@ -56,29 +57,31 @@ def read_table(
         )
     if not inputs:
         raise ValueError(f"{path.name}: expected columns of inputs, got none besides {roles}")
-    columns = [_inputs_of(table[c], c, comma, notes) for c in inputs]
+    columns = [_inputs_of(table[c], c, commas, notes) for c in inputs]
     more = ", ..." if len(inputs) > 12 else ""
     notes.insert(0, f"inputs: {len(inputs)} columns: {', '.join(inputs[:12])}{more}")
-    y = np.stack([_values(table[c], c, comma, notes) for c in wanted], axis=1)
-    groups = None if group is None else _texts(table[group], group)
+    y = np.stack([_values(table[c], c, commas) for c in wanted], axis=1)
+    if commas:
+        notes.append(f"the comma was taken for the decimal point of {', '.join(commas)}")
+    groups = None if group is None else _texts(table[group])
     x = np.concatenate([values for _, values in columns], axis=1)
     names = [name for of, _ in columns for name in of]
     y = y if len(wanted) > 1 else y[:, 0]
-    return x, y, _texts(table[task], task), groups, notes, names
+    return x, y, _texts(table[task]), groups, notes, names
 
 
-def _load(path: Path) -> tuple[Any, bool]:
-    """The file as a frame, and whether its numbers may have a decimal comma."""
+def _load(path: Path) -> tuple[Any, str]:
+    """The file as a frame, and what separates its cells, where it is text."""
     try:
         import pandas
     except ImportError as error:
         raise ImportError("tables need pandas: pip install pandas", name="pandas") from error
     try:
         if path.suffix.lower() == ".parquet":
-            return pandas.read_parquet(path), False
+            return pandas.read_parquet(path), ","
         separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
         table = pandas.read_csv(path, sep=separator, engine="python", encoding="utf-8-sig")
-        return table, separator != ","
+        return table, separator
     except ImportError as error:
         raise ImportError(
             f"{path.name}: Parquet needs pyarrow, pip install 'mtlbook[parquet]'; or save a .csv",
@@ -114,7 +117,8 @@ def _named(path: Path, table: Any, asked: set[str | None], notes: list[str]) -> 
         nameless = re.fullmatch(r"(Unnamed: \d+|)", name) and name not in asked
         if nameless and (table[name].isna().all() or _counts(table[name])):
             table = table.drop(columns=name)
-            notes.append("a column without a name, empty or with the rows' numbers, was left out")
+            note = "columns without a name that are empty or number the rows were left out"
+            notes.extend([note] if note not in notes else [])
         elif name not in asked and _counts(table[name]):
             notes.append(f"column {name} numbers the rows: with --drop {name} it is no input")
     return table
@@ -128,10 +132,10 @@ def _counts(column: Any) -> bool:
 
 
 def _inputs_of(
-    column: Any, name: str, comma: bool, notes: list[str]
+    column: Any, name: str, commas: list[str] | None, notes: list[str]
 ) -> tuple[list[str], np.ndarray]:
     """The names and numbers of one column: as it is, or indicators of its texts."""
-    values = _values(column, name, comma, notes)
+    values = _values(column, name, commas)
     if values.dtype.kind in "iufb":
         return [name], values.astype(np.float64)[:, None]
     levels, codes = np.unique(values, return_inverse=True)
@@ -145,7 +149,7 @@ def _inputs_of(
     return [f"{name}={level}" for level in levels], np.eye(len(levels))[codes]
 
 
-def _values(column: Any, name: str, comma: bool, notes: list[str]) -> np.ndarray:
+def _values(column: Any, name: str, commas: list[str] | None) -> np.ndarray:
     """The values of a column as numbers or texts, whatever the table holds them in."""
     values = column.to_numpy()
     if values.dtype.kind == "O":  # nullable integers, decimals, texts
@@ -164,31 +168,31 @@ def _values(column: Any, name: str, comma: bool, notes: list[str]) -> np.ndarray
             )
     if values.dtype.kind in "iufb":
         return values
-    return _numbers_in(_texts(column, name), name, comma, notes)
+    return _numbers_in(_texts(column), name, commas)
 
 
-def _texts(column: Any, name: str) -> np.ndarray:
+def _texts(column: Any) -> np.ndarray:
     """Without blanks at the ends, which nobody means."""
     return np.char.strip(column.astype(str).to_numpy().astype(str))
 
 
-def _numbers_in(texts: np.ndarray, name: str, comma: bool, notes: list[str]) -> np.ndarray:
+def _numbers_in(texts: np.ndarray, name: str, commas: list[str] | None) -> np.ndarray:
     """Texts that are numbers with a decimal comma as numbers; a few texts among numbers refused."""
     levels = np.unique(texts).tolist()
     odd = [level for level in levels if not _is_number(level)]
     if odd and all(COMMA.fullmatch(level) and level for level in levels):
-        if not comma:
+        if commas is None:
             raise ValueError(
                 f"column {name!r}: expected numbers, got texts such as {odd[0]!r}; write its "
                 f"numbers with a decimal point, or leave it out with --drop {name}"
             )
-        notes.append(f"column {name}: the comma was taken for the decimal point")
+        commas.append(name)
         return np.char.replace(texts, ",", ".").astype(np.float64)
     if len(levels) > CODES and len(odd) < len(levels) / 2:
         number = int(np.isin(texts, odd).sum())
         raise ValueError(
-            f"column {name!r}: expected numbers as in most cells, got {odd[0]!r} in one of the "
-            f"{number} others; fill them, or drop the rows or the column"
+            f"column {name!r}: expected numbers as in most cells, got {number} others such as "
+            f"{odd[0]!r}; fill them, or drop the rows or the column"
         )
     return texts
 

@@ -84,6 +84,14 @@ def numbers(
     return {of: (y[of_task == of], []) for of in dict.fromkeys(of_task.tolist())}
 
 
+def varies(values: np.ndarray) -> np.ndarray:
+    """Which columns ``(n, k)`` are not constant but for rounding in double precision."""
+    exact = values.astype(np.float64)
+    largest = np.abs(exact).max(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (np.ptp(exact, axis=0) > 1e-12 * largest) | ~np.isfinite(largest)
+
+
 def blurred(values: np.ndarray) -> np.ndarray:
     """The columns ``(n, k)`` whose differences are lost when they are rounded to single precision.
 
@@ -92,4 +100,4 @@ def blurred(values: np.ndarray) -> np.ndarray:
     exact = values.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         moved = np.abs(exact.astype(np.float32) - exact).max(0)
-        return np.flatnonzero((moved > 1e-3 * exact.std(0)) & (np.ptp(exact, axis=0) > 0))
+        return np.flatnonzero((moved > 1e-3 * exact.std(0)) & varies(values))
