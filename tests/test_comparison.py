@@ -23,7 +23,7 @@ from mtlbook.comparison import CANDIDATES, Protocol, check, compare, read, train
 from mtlbook.comparison.arms import NEEDS, choose
 from mtlbook.comparison.judging import judge, resampled_interval, verdict_of
 from mtlbook.comparison.report import number, signed
-from mtlbook.comparison.running import run
+from mtlbook.comparison.running import guess, run
 from mtlbook.comparison.splits import Shares, parts_of, standardise, units_of
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.statistics import Interval, mean_interval
@@ -963,6 +963,25 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path):
     for place in ("file", "file/below"):
         with pytest.raises(ValueError, match=r"output: expected a folder for a report, got .*file"):
             compare(taskset(), output=tmp_path / place)
+
+
+def test_arms_that_are_no_better_than_a_guess_are_not_praised():
+    tasks = taskset((1, 1), loss="mse")
+    noise = [replace(task, targets=task.inputs[:, :1].roll(1, 0)) for task in tasks]
+    options = {"arms": ["pooled"], "repeats": 5, "trials": 1, "protocol": {"steps": 60}}
+    done = compare(TaskSet("noise", noise), **options)
+    assert max(row.mean.mean for row in done.judgement.rows) < 0
+    said = "no arm scores more than a guess without any inputs (0.00) would"
+    assert said in done.judgement.reason and "would score 0.00" in done.html
+    assert "a guess" not in compare(tasks, **options).judgement.reason
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_a_guess_takes_the_largest_class(loss):
+    y = torch.arange(8) % 4 == 0
+    targets, classes = (y.long(), 2) if loss == "cross_entropy" else (y[:, None].float(), None)
+    task = Task("t", torch.zeros(8, 1), targets, loss=loss, classes=classes)
+    assert guess(TaskSet("x", [task, replace(task, targets=1 - task.targets)])) == 75
 
 
 def test_where_single_task_learning_diverges_that_is_said():

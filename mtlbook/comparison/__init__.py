@@ -141,7 +141,7 @@ def compare(
         found.notes,
         warnings,
         _command(data, asked, protocol or {}),
-        _code(data, judgement, settled, reading),
+        _code(data, judgement, settled, reading, found),
     )
     if output is not None:
         write_atomically(Path(output) / "report.html", html)
@@ -297,16 +297,24 @@ def _command(data: Any, asked: Mapping[str, Any], protocol: Mapping[str, Any]) -
     )
 
 
-def _code(data: Any, judgement: Judgement, settled: Protocol, reading: Mapping[str, Any]) -> str:
+def _code(
+    data: Any,
+    judgement: Judgement,
+    settled: Protocol,
+    reading: Mapping[str, Any],
+    found: Data,
+) -> str:
     row = next(row for row in judgement.rows if row.arm == judgement.advised)
     default = vars(Protocol())
     changed = {k: v for k, v in vars(settled).items() if v != default[k] or k == "network"}
     source = repr(str(data)) if isinstance(data, str | os.PathLike) else "tasks"
     options = "".join(f", {k}={v!r}" for k, v in reading.items() if v is not None and v != [])
+    pictures = [note for note in found.notes if note.startswith("inputs: ") and not found.features]
     return (
         "from mtlbook.comparison import train\n\n"
         f"settings = {row.settings!r}\n"
         f"trained = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
         "# trained([inputs of task 1, inputs of task 2, ...]), in the data's units (columns:\n"
         "# trained.features), gives numbers, or scores of the classes in trained.labels\n"
+        + "".join(f"# {note}\n" for note in pictures)
     )

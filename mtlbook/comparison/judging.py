@@ -96,6 +96,9 @@ def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
     p_values = dict(zip(gains, adjusted, strict=True))
     rows = [_row(result, arm, gains.get(arm), margin, p_values.get(arm, 1.0)) for arm in whole]
     advised, reason = _advise(rows, margin)
+    guess = result.settings.get("guess", -math.inf)
+    if max(row.mean.mean for row in rows) <= guess:
+        reason += f"; but no arm scores more than a guess without any inputs ({guess:.2f}) would"
     return Judgement(rows, failed, advised, reason, margin, ratio)
 
 

@@ -101,9 +101,12 @@ def read_folder(
         done += len(batch)
         tell(f"{done} of {len(files)} images read")
     if use == "features":
-        notes.append("inputs: 1280 features of EfficientNet-Lite0, trained on ImageNet")
+        notes.append(
+            "inputs: 1280 features of EfficientNet-Lite0, trained on ImageNet "
+            "(mtlbook.datasets.efficientnet.features)"
+        )
     else:
-        notes.append(f"inputs: pixels, {size} x {size}, in colour")
+        notes.append(f"inputs: pixels, {size} x {size}, in colour, 0 to 1")
     y, of_task = np.array([c for _, c, _ in files]), np.array([t for t, _, _ in files])
     return torch.cat(made).numpy(), y, of_task, notes
 
