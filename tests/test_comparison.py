@@ -742,6 +742,11 @@ def test_an_arm_that_diverges_is_named():
     result.add(arm="laf", repeat=4, metric="failed", value=1)
     found = judge(result)
     assert found.failed == {"laf": 1} and [row.arm for row in found.rows] == ["stl"]
+    result = made_up({"stl": [50.0] * 5, "laf": [52.0, 51, 51, 51, 51, 99]})
+    result.add(arm="stl", repeat=5, metric="failed", value=1)  # nothing to compare 99 with
+    found = judge(result)
+    assert found.failed == {"stl": 1} and found.rows[1].gain.mean == pytest.approx(1.2)
+    assert found.rows[1].mean.n == found.rows[1].gain.n == 5
 
 
 # The report
@@ -966,14 +971,13 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path):
 
 
 def test_arms_that_are_no_better_than_a_guess_are_not_praised():
-    tasks = taskset((1, 1), loss="mse")
-    noise = [replace(task, targets=task.inputs[:, :1].roll(1, 0)) for task in tasks]
-    options = {"arms": ["pooled"], "repeats": 5, "trials": 1, "protocol": {"steps": 60}}
-    done = compare(TaskSet("noise", noise), **options)
-    assert max(row.mean.mean for row in done.judgement.rows) < 0
-    said = "no arm scores more than a guess without any inputs (0.00) would"
-    assert said in done.judgement.reason and "would score 0.00" in done.html
-    assert "a guess" not in compare(tasks, **options).judgement.reason
+    result = made_up({"stl": [-60.0, -50, -70, -65, -55], "pooled": [-3.0, -2, -5, -4, -1]})
+    result.settings["guess"] = 0.0
+    found = judge(result)
+    assert found.advised == "pooled" and found.rows[1].verdict == "helps"
+    assert "no arm scores more than a guess without any inputs (0.00) would" in found.reason
+    result.settings["guess"] = -3.5
+    assert "a guess" not in judge(result).reason
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
