@@ -852,7 +852,7 @@ def test_tables_of_other_countries_and_programs(tmp_path):
     for i, line in enumerate(lines):
         line[0] += " " * (i % 2)
         line[1:5] = [str(x).replace(".", ",") for x in line[1:5]]
-        line[6] = str(line[6]).replace(".", ",")
+        line[6] = str(line[6]).replace(".", ",").replace("-", "−")
     lines = [[i, *line, ""] for i, line in enumerate(lines)]
     path = table(tmp_path / "x.csv", lines, ["", *HEADER, ""], delimiter=";", encoding="utf-8-sig")
     found = read(path, drop=["client"])
@@ -862,6 +862,14 @@ def test_tables_of_other_countries_and_programs(tmp_path):
     assert "the comma was taken for the decimal point of a, b, c, d, target" in found.notes
     assert "inputs: 5 columns: a, b, c, d, colour" in found.notes
     assert any("columns without a name" in note for note in found.notes)
+
+
+def test_typeset_minus_signs_are_signs(tmp_path):
+    lines = [
+        [line[0], *(str(x).replace("-", "−") for x in line[1:5]), *line[5:]] for line in rows()
+    ]
+    found, same = (read(table(tmp_path / "x.csv", of)).tasks for of in (lines, rows()))
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(found, same, strict=True))
 
 
 def test_the_first_line_says_what_separates(tmp_path):

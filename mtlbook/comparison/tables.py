@@ -14,7 +14,8 @@ import numpy as np
 
 LEVELS = 30  # of a column of text that becomes indicators
 CODES = 10  # texts at most of a column in which some are numbers, such as 0, 1, 2, 3+
-COMMA = re.compile(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?")
+MINUS = "\N{MINUS SIGN}"  # as typeset tables have it
+COMMA = re.compile(rf"[-+{MINUS}]?\d*(,\d+)?([eE][-+]?\d+)?")
 
 
 def read_table(
@@ -177,9 +178,11 @@ def _texts(column: Any) -> np.ndarray:
 
 
 def _numbers_in(texts: np.ndarray, name: str, commas: list[str] | None) -> np.ndarray:
-    """Texts that are numbers with a decimal comma as numbers; a few texts among numbers refused."""
+    """Numbers in other letters as numbers; a few texts among numbers are refused."""
     levels = np.unique(texts).tolist()
     odd = [level for level in levels if not _is_number(level)]
+    if odd and all(_is_number(level.replace(MINUS, "-")) for level in levels):
+        return np.char.replace(texts, MINUS, "-").astype(np.float64)
     if odd and all(COMMA.fullmatch(level) and level for level in levels):
         if commas is None:
             raise ValueError(
@@ -187,7 +190,7 @@ def _numbers_in(texts: np.ndarray, name: str, commas: list[str] | None) -> np.nd
                 f"numbers with a decimal point, or leave it out with --drop {name}"
             )
         commas.append(name)
-        return np.char.replace(texts, ",", ".").astype(np.float64)
+        return np.char.replace(np.char.replace(texts, ",", "."), MINUS, "-").astype(np.float64)
     if len(levels) > CODES and len(odd) < len(levels) / 2:
         number = int(np.isin(texts, odd).sum())
         raise ValueError(
