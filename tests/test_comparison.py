@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import mtlbook
 from mtlbook.cli import main
-from mtlbook.comparison import CANDIDATES, Protocol, check, compare, read, train
+from mtlbook.comparison import CANDIDATES, Data, Protocol, check, compare, read, train
 from mtlbook.comparison.arms import NEEDS, choose
 from mtlbook.comparison.judging import judge, resampled_interval, verdict_of
 from mtlbook.comparison.report import number, signed
@@ -994,6 +994,66 @@ def test_a_guess_takes_the_largest_class(loss):
     targets, classes = (y.long(), 2) if loss == "cross_entropy" else (y[:, None].float(), None)
     task = Task("t", torch.zeros(8, 1), targets, loss=loss, classes=classes)
     assert guess(TaskSet("x", [task, replace(task, targets=1 - task.targets)])) == 75
+
+
+UNITS = {
+    "float64": lambda x: x.double(),
+    "half": lambda x: x.half(),
+    "bytes": lambda x: (40 * x + 128).byte(),
+    "integers": lambda x: (9 * x).long(),
+    "truth values": lambda x: x > 0,
+    "a graph": lambda x: x.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_tasks_in_other_types_are_compared_in_single_precision(kind):
+    made = [replace(task, inputs=UNITS[kind](task.inputs)) for task in taskset()]
+    mixed = [made[0], *list(taskset())[1:]]
+    for tasks in (made, mixed):
+        found = read(tasks).tasks
+        check(Data(found))
+        assert all(t.inputs.dtype == torch.float32 and t.inputs.is_leaf for t in found)
+    one = TaskSet("one", [replace(t, inputs=made[0].inputs) for t in made])
+    assert read(one).tasks.shared_inputs
+
+
+NO_DATA = {
+    "a dict": ({"a": 1}, {}, "expected the path of a folder .* or a TaskSet; got dict"),
+    "nothing": (None, {}, "got NoneType"),
+    "one number a sample": ("x", {"x": torch.zeros(24)}, r"\(samples, features\).* \(24,\)"),
+    "sequences": ("x", {"x": torch.zeros(24, 5, 3)}, r"got torch.float32 \(24, 5, 3\)"),
+    "complex": ("x", {"x": torch.zeros(24, 3, dtype=torch.cfloat)}, "dense real inputs"),
+    "sparse": ("x", {"x": torch.zeros(24, 3).to_sparse()}, "dense real inputs.*sparse"),
+    "unlike numbers of targets": ("y", {}, r"as many numbers in all tasks, got {'a': 1, 'b': 2}"),
+    "groups of one task alone": ("g", {}, r"at least 3 in every task.* a: 1"),
+    "half a split": (None, {"repeats": 5.5}, "repeats: expected at least 5.* got 5.5"),
+    "settings in words": (None, {"trials": "8"}, "trials: expected at least 1, got '8'"),
+    "no size": (None, {"size": 0}, "size: expected a whole number from 1 on, got 0"),
+}
+
+
+@pytest.mark.parametrize("name", NO_DATA)
+def test_what_is_no_data_in_python_is_refused(name):
+    data, options, message = NO_DATA[name]
+    y = torch.arange(24) % 2
+    if data == "x":
+        data, options = [Task(n, options["x"], y, classes=2) for n in "ab"], {}
+    elif data == "y":
+        x = torch.randn(24, 3)
+        data = [Task(n, x, torch.randn(24, k), loss="mse") for k, n in enumerate("ab", 1)]
+    elif data == "g":
+        x = torch.randn(24, 3)
+        data = [Task("a", x, y, classes=2, groups=y * 0), Task("b", x, y, classes=2)]
+    with pytest.raises(ValueError, match=message):
+        compare(data, **options)
+
+
+def test_one_name_is_a_list_of_one(tmp_path):
+    path = table(tmp_path / "x.csv", rows())
+    found = read(path, drop="client", without="shop 1")
+    assert found.tasks.names == ["shop 0", "shop 2"] and "client" not in found.features
+    assert read([Task(3, *[torch.zeros(9, 1)] * 2, loss="mse")]).tasks.names == ["3"]
 
 
 def test_where_single_task_learning_diverges_that_is_said():

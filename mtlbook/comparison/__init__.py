@@ -106,13 +106,13 @@ def compare(
     ValueError
         If the data cannot be compared; the message says what was expected and what came.
     """
-    arms = None if arms is None else list(arms)
-    if repeats < 5:
+    arms = [arms] if isinstance(arms, str) else None if arms is None else list(arms)
+    if type(repeats) is not int or repeats < 5:
         raise ValueError(
-            f"repeats: expected at least 5, below which nothing is said, got {repeats}"
+            f"repeats: expected at least 5, below which nothing is said, got {repeats!r}"
         )
-    if trials < 1:
-        raise ValueError(f"trials: expected at least 1, got {trials}")
+    if type(trials) is not int or trials < 1:
+        raise ValueError(f"trials: expected at least 1, got {trials!r}")
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin: expected points from 0 on, got {margin}")
     _check(network, arms, protocol or {}, device)

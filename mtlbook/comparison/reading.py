@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def read(
 
     Parameters
     ----------
-    data : path, TaskSet or Data
+    data : path, TaskSet, sequence of Task, or Data
         A folder of images ``<task>/<class>/<image>``; a table, one row a sample; an ``.npz`` file
         with ``x``, ``y``, ``task`` and optionally ``group``, or with ``x_NAME``, ``y_NAME`` and
         optionally ``group_NAME`` of every task.
@@ -98,10 +98,19 @@ def read(
         raise ValueError(f"kind: expected auto, classification or regression, got {kind!r}")
     if images not in ("auto", "features", "pixels"):
         raise ValueError(f"images: expected auto, features or pixels, got {images!r}")
+    drop, without = ([of] if isinstance(of, str) else list(of) for of in (drop, without))
+    if type(size) is not int or size < 1:
+        raise ValueError(f"size: expected a whole number from 1 on, got {size!r}")
+    if isinstance(data, list | tuple) and data and all(isinstance(t, Task) for t in data):
+        data = TaskSet("tasks", data)
     if isinstance(data, TaskSet):
-        found = Data(data)
+        found = Data(_plain(data))
     elif isinstance(data, Data):
         found = data
+    elif not isinstance(data, str | os.PathLike):
+        raise ValueError(
+            f"data: expected the path of {HINT}; or a TaskSet; got {type(data).__name__}"
+        )
     else:
         path = Path(data)
         if str(path) != str(path).encode(errors="replace").decode():
@@ -129,6 +138,27 @@ def read(
         labels = [found.labels[t] for t in kept] if found.labels else []
         found = Data(found.tasks.subset(kept), [*found.notes, note], found.features, labels)
     return found
+
+
+def _plain(tasks: TaskSet) -> TaskSet:
+    """Somebody's tasks, numbers in single precision and without a history of gradients."""
+    for task in tasks:
+        x = task.inputs
+        if x.is_complex() or x.layout != torch.strided or x.ndim not in (2, 4):
+            raise ValueError(
+                "tasks: expected dense real inputs (samples, features) or (samples, channels, "
+                f"height, width), got {x.dtype} {tuple(x.shape)}, {x.layout}, of {task.name!r}"
+            )
+    tasks = tasks.map_inputs(lambda x: x.detach().float())
+    made = [
+        replace(
+            task,
+            name=str(task.name),
+            targets=task.targets if task.classes else task.targets.detach().float(),
+        )
+        for task in tasks
+    ]
+    return replace(tasks, tasks=tuple(made))
 
 
 def _read_arrays(path: Path, kind: str) -> Data:
