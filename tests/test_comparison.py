@@ -966,7 +966,7 @@ def test_what_has_been_trained_takes_and_gives_the_units_of_the_data(tmp_path):
             assert float((out[:, 0] - torch.from_numpy(y + shift)).abs().max()) < 3
     np.savez(tmp_path / "y.npz", x=x, y=np.where(y > 200, "high", "below"), task=of)
     trained = train(tmp_path / "y.npz", "pooled", {"lr": 0.05}, protocol=options)
-    assert trained.labels == [["below", "high"]] * 3
+    assert trained.labels == [["below", "high"]] * 3 and trained.tasks == ["a", "b", "c"]
     right = trained([torch.from_numpy(x)] * 3)[0].argmax(1).numpy() == (y > 200)
     assert right.mean() > 0.9
 

@@ -213,8 +213,9 @@ class Trained(nn.Module):
         On standardised inputs and targets.
     scaling : Scaling
         What they were standardised by.
-    features : list of str
-        Names of the inputs' entries, in their order; empty for images and arrays.
+    tasks, features : list of str
+        Names of the tasks and of the inputs' entries, in their order; the latter empty for images
+        and arrays.
     labels : list of list
         Of each task the classes that its outputs stand for; empty for regressions.
     """
@@ -222,7 +223,7 @@ class Trained(nn.Module):
     def __init__(self, method: Method, scaling: Scaling, data: Data):
         super().__init__()
         self.method, self.scaling = method, scaling
-        self.features, self.labels = data.features, data.labels
+        self.tasks, self.features, self.labels = data.tasks.names, data.features, data.labels
 
     @torch.no_grad()
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -314,7 +315,7 @@ def _code(
         "from mtlbook.comparison import train\n\n"
         f"settings = {row.settings!r}\n"
         f"trained = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
-        "# trained([inputs of task 1, inputs of task 2, ...]), in the data's units (columns:\n"
+        "# trained([a tensor for each of trained.tasks]), in the data's units (columns:\n"
         "# trained.features), gives numbers, or scores of the classes in trained.labels\n"
         + "".join(f"# {note}\n" for note in pictures)
     )
