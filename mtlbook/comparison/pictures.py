@@ -137,6 +137,6 @@ def _in_colour(image: Any) -> Any:
     if image.mode.startswith("I"):  # convert() would cut off what is above 255
         values = np.asarray(image).clip(0, 65535)
         image = Image.fromarray((values // (257 if values.max() > 255 else 1)).astype(np.uint8))
-    if image.has_transparency_data:
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")

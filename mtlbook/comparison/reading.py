@@ -254,9 +254,10 @@ def _assemble(
     make = targets.classes if kind == "classification" else targets.numbers
     found = make(name, y, of_task, notes)
     keys = None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1]
-    if x.ndim == 2:
+    wide = x.ndim == 2 and not (x.dtype.kind == "f" and x.dtype.itemsize <= 4)
+    if wide:
         x = np.where(targets.varies(x), x, x[:1])
-    if x.ndim == 2 and len(lost := targets.blurred(x)):
+    if wide and len(lost := targets.blurred(x)):
         such = [features[i] if features else int(i) for i in lost[:6]]
         raise ValueError(
             f"{name}: expected inputs that single precision (7 digits) tells apart, got {such} "
