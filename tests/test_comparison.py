@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import sys
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
@@ -933,7 +932,7 @@ def test_pictures_are_read_as_a_viewer_shows_them(tmp_path):
         read(folder, images="pixels")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links and such names need a POSIX system")
+@pytest.mark.posix("links, and names that are no UTF-8")
 def test_links_are_followed_and_no_folder_is_lost(tmp_path):
     image = pytest.importorskip("PIL.Image")
     folder = pictures(tmp_path / "set", lambda i: image.new("L", (4, 4), 9 * i))
