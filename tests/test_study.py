@@ -168,13 +168,17 @@ def test_a_comparison_without_values_tunes_first_and_with_values_does_not(fits):
 
 
 def test_arms_of_a_repeat_share_split_and_seed(fits):
-    values = {"tuned": 1.0, "speed": 0.1}
-    SMALL.compare(Result("r", {}), None, arms=ROWS, repeats=[3, 4], values=values)
+    values, result = {"tuned": 1.0, "speed": 0.1}, Result("r", {})
+    SMALL.compare(result, None, arms=ROWS, repeats=[3, 4], values=values)
+    for arm in ROWS:  # by these numbers arms are paired later
+        assert list(result.values(arm, "value")) == [3, 4], arm
+    assert all(record["seed"] == record["repeat"] for record in result.records)
     by_seed = {}
     for call in fits:
         by_seed.setdefault(call["seed"], []).append(call["train"])
     assert set(by_seed) == {3, 4}
-    for trains in by_seed.values():
+    for repeat, trains in by_seed.items():
+        assert torch.equal(trains[0][0].inputs, split(None, repeat, None)["train"][0].inputs)
         assert len(trains) == len(ROWS) and all(train is trains[0] for train in trains)
 
 
