@@ -467,6 +467,16 @@ class TestNotANumber:
             evaluate(method, tasks)
 
 
+def test_an_error_that_overflows_is_no_score():
+    tasks = taskset("mse")
+    method = STL(mlp(4, tasks.outputs, seed=0, hidden=()))
+    with torch.no_grad():
+        method.network.head.weight.fill_(1e30)  # outputs are finite, their squares are not
+    assert all(output.isfinite().all() for output in predict(method, tasks))
+    with pytest.raises(FloatingPointError, match="loss: expected finite numbers"):
+        evaluate(method, tasks)
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("rate", [1e38, math.inf])
 @pytest.mark.parametrize("loss", LOSSES)
