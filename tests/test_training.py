@@ -508,6 +508,13 @@ def with_dropout():
     )
 
 
+def test_nothing_is_dropped_when_a_method_is_read():
+    tasks, method = taskset(), with_dropout()
+    first, second = predict(method, tasks), predict(method, tasks)
+    assert method.training
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 def test_dropout_is_the_seeds_and_leaves_the_global_generator_alone():
     tasks, losses = taskset(), []
     torch.manual_seed(3)
