@@ -354,6 +354,15 @@ def test_parquet(tmp_path, file):
 # Checks
 
 
+@pytest.mark.parametrize("factor", [1.0, -2.0])
+def test_a_feature_that_gives_the_target_away_is_named_whatever_its_sign(tmp_path, factor):
+    lines = rows()
+    for line in lines:
+        line[4] = factor * line[6]
+    found = check(read(table(tmp_path / "x.csv", lines), drop=["client"]))
+    assert any("give the target away: d" in line for line in found)
+
+
 def test_what_does_not_forbid_a_comparison_is_named(tmp_path):
     lines = rows()
     for line in lines:
