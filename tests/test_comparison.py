@@ -675,6 +675,15 @@ def test_the_advice_follows_its_rule():
         judge(made_up({"stl": base[:3]}))
 
 
+def test_p_values_are_corrected_for_all_arms():
+    base = np.array([50.0, 52.0, 51.0, 49.0, 50.0])
+    gains = {"pooled": np.add(base, [2, 3, 1, 2, 4]), "laf": np.add(base, [1, -1, 2, 1, 0])}
+    alone = [judge(made_up({"stl": base, arm: found})).rows[1].p for arm, found in gains.items()]
+    rows = judge(made_up({"stl": base, **gains})).rows[1:]
+    assert [row.arm for row in rows] == ["pooled", "laf"] and alone[0] < alone[1] / 2 < 0.5
+    assert [row.p for row in rows] == pytest.approx([2 * alone[0], alone[1]])
+
+
 def test_an_arm_that_diverges_is_named():
     choice = choose(taskset(), "mlp", 1, ["pooled"])
     choice.arms["pooled"] = replace(choice.arms["pooled"], configurations=[{"lr": 1e30}])
