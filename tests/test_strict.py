@@ -511,6 +511,7 @@ def test_how_a_file_is_written_does_not_count(repository):
         entry_["unit"] = entry_.get("unit", "")
     path.write_text("# A comment.\n" + yaml.safe_dump(content, sort_keys=True))
     text("notebooks/table.ipynb", '"outputs": []', '"outputs": [1]')(repository)
+    (repository / "data/.DS_Store").write_bytes(b"\xff")  # what a file manager leaves behind
     assert findings(repository) == []
     before = (repository / contents.MANIFEST).read_text()
     strict.write(repository)

@@ -250,7 +250,8 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
 def is_other(path: str) -> bool:
     """Whether a file of ``data/`` is none that claims are judged with, and not made of these."""
     known = (CLAIMS, RESULTS, DATASETS, VERDICTS, MANIFEST)
-    return path.startswith("data/") and not path.startswith(known)
+    hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
+    return path.startswith("data/") and not path.startswith(known) and not hidden
 
 
 def lies_in(path: str, *folders: str) -> bool:
