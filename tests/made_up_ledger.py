@@ -32,12 +32,14 @@ def claim(name, **changes):
 VALUE = {"kind": "value", "arm": "a", "metric": "m", "tolerance": 0.5}
 POINTS = {"file": "curves.csv", "quantity": "loss", "method": "b"}
 CURVE = {"kind": "curve", "arm": "b", "metric": "loss", "points": POINTS, "tolerance": 0.1}
+PRINT = {"kind": "print", "check": "lead", "file": "lead.csv", "method": "b", "over": ["a"]}
 CLAIMS = [
     claim("gain", printed="+1.0", headline=True),
     claim("level", rule=VALUE, printed="51.00", unit="%"),
     claim("curve", known="digitised", rule=CURVE),
     claim("memory", known="memory"),
     claim("alone", known=None, asked_by="us", experiments=["alone"]),
+    claim("print", known=None, asked_by="us", experiments=[], rule=PRINT),
 ]
 DATASETS = [
     {"name": "toys", "tier": "fetched", "sha256": HASH, "content_sha256": HASH},
@@ -68,6 +70,7 @@ EXPERIMENTS = {
 }
 CURVES = "quantity,method,iteration,digitised\nloss,b,0,3.0\nloss,b,1,2.0\nloss,b,2,1.0\n"
 TABLES = "table,method,value\n1,a,51.00\n1,b,52.00\n"
+LEAD = "table,method,printed\n1,a,51.00\n1,b,52.00\n"
 README = "# Toys\n\n<!-- results:begin (written) -->\n<!-- results:end -->\n"
 
 
@@ -132,6 +135,7 @@ def measure(root: Path, at: str, second: int = 0) -> None:
         told = provenance(root, name, runs, profile, at)
         for of in told["runs"][0]["of"].values():
             of["started"] = of["started"].replace("T03:", f"T{3 + second:02}:")
+            of["wall_seconds"] += second / 1000
         parameters = next(iter(runs.values()))
         return Result(
             name, dict(parameters), data=dict(data), numerics=numerics, provenance=told, **more
@@ -163,7 +167,7 @@ def measure(root: Path, at: str, second: int = 0) -> None:
 
 
 def write_claims(root: Path, claims=CLAIMS, **head) -> None:
-    content = {"paper": "toy", "title": "Toys", "source": "arXiv 1"} | head
+    content = {"paper": "toy", "title": "Toys", "source": "arXiv 1", "mark": "made up"} | head
     text = yaml.safe_dump({**content, "claims": claims}, sort_keys=False)
     (root / "data/claims/toy.yaml").write_text(text)
 
@@ -175,6 +179,8 @@ def build(root: Path) -> None:
     write_claims(root)
     (root / "data/claims/printed/curves.csv").write_text(CURVES)
     (root / "data/claims/printed/tables.csv").write_text(TABLES)
+    (root / "data/claims/printed/lead.csv").write_text(LEAD)
+    (root / "data/timings.json").write_text('{"seconds": 1.0}\n')
     (root / "data/datasets.yaml").write_text(yaml.safe_dump(DATASETS))
     (root / "notebooks/experiments.yaml").write_text(yaml.safe_dump({"experiments": EXPERIMENTS}))
     for name in ("tuning", "table"):

@@ -419,6 +419,15 @@ def test_parquet(tmp_path, file):
 # Checks
 
 
+@pytest.mark.parametrize("factor", [1.0, -2.0])
+def test_a_feature_that_gives_the_target_away_is_named_whatever_its_sign(tmp_path, factor):
+    lines = rows()
+    for line in lines:
+        line[4] = factor * line[6]
+    found = check(read(table(tmp_path / "x.csv", lines), drop=["client"]))
+    assert any("give the target away: d" in line for line in found)
+
+
 def test_what_does_not_forbid_a_comparison_is_named(tmp_path):
     lines = rows()
     for line in lines:
@@ -729,6 +738,15 @@ def test_the_advice_follows_its_rule():
     assert found.rows[1].verdict == "undecided" and found.rows[1].needed > 1
     with pytest.raises(ValueError, match="at least 5"):
         judge(made_up({"stl": base[:3]}))
+
+
+def test_p_values_are_corrected_for_all_arms():
+    base = np.array([50.0, 52.0, 51.0, 49.0, 50.0])
+    gains = {"pooled": np.add(base, [2, 3, 1, 2, 4]), "laf": np.add(base, [1, -1, 2, 1, 0])}
+    alone = [judge(made_up({"stl": base, arm: found})).rows[1].p for arm, found in gains.items()]
+    rows = judge(made_up({"stl": base, **gains})).rows[1:]
+    assert [row.arm for row in rows] == ["pooled", "laf"] and alone[0] < alone[1] / 2 < 0.5
+    assert [row.p for row in rows] == pytest.approx([2 * alone[0], alone[1]])
 
 
 def test_an_arm_that_diverges_is_named():

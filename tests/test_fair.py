@@ -102,6 +102,9 @@ def test_choices_are_among_the_settings_and_reach_the_methods(tasks, measured):
         method = trial.arm.build(trial)
         assert (method.weight, method.omega_step) == (settings["weight"], settings["omega_step"])
         assert srdml.training(trial)["optimizer"].keywords["lr"] == settings["lr"]
+    for place in range(srdml_fair.TRIALS):  # the control: a uniform omega that stays so
+        trial = TINY.trial("srdml-uniform", parts["train"], 0, place, first)
+        assert trial.arm.build(trial).omega_step == 0
     script = TINY.trial("lambda-0.1", parts["train"], 0, None, first)
     assert script.arm.build(script).as_released and script.arm.build(script).weight == 0.1
     assert script.protocol.lr == srdml_fair.SCRIPT_STEP
@@ -316,3 +319,6 @@ def test_fair_arms_of_mtal_train_and_join_as_many_random_pairs():
             assert set(method.rho.values()) == {settings["rho"]}
         else:
             assert method.rho["conv1"] == chance_threshold(9, settings["chance"])
+    for arm in ("random-pairs", "random-pairs-chance"):  # drawn anew in every repeat
+        trials = [study.trial(arm, parts["train"], repeat, 0) for repeat in range(6)]
+        assert len({tuple(t.arm.build(t).order_conv1.tolist()) for t in trials}) > 1

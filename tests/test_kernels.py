@@ -345,6 +345,8 @@ class TestRandomPairs:
             other = control if found is similar else (control > 0).double()
             torch.testing.assert_close(own.mT @ found @ own, own.mT @ other @ own)
         torch.testing.assert_close(control.flatten().sort().values, similar.flatten().sort().values)
+        # a kernel stays its own, with the weight of the one whose place among partners it takes
+        torch.testing.assert_close(control.diagonal(), similar.diagonal()[order])
         expected = mix(control, kernels)
         torch.testing.assert_close(aggregate(kernels, 0.5, TASKS, order=order), expected)
 

@@ -396,9 +396,12 @@ def test_a_result_is_current_by_its_version_and_its_tunings():
     tuning.settings["lr"] = 0.05
     tuning.provenance["wall_seconds"] = 7
     assert stale(result, {"t": tuning}) == []
-    result.numerics = {"mrn": version + 1}
-    (reason,) = stale(result, {"t": tuning})
-    assert reason == f"measured under version {version + 1} of mrn, the code's is {version}"
+    for other in (version - 1, version + 1):
+        result.numerics = {"mrn": other}
+        (reason,) = stale(result, {"t": tuning})
+        assert reason == f"measured under version {other} of mrn, the code's is {version}"
+    result.numerics = {"gone": 1}
+    assert stale(result, {"t": tuning}) == ["measured under version 1 of gone, the code's is None"]
     result.numerics = {}
     assert stale(result, {"t": tuning}) == ["it carries no numerics version"]
 
@@ -453,6 +456,11 @@ def test_a_repeated_run_is_compared_number_by_number():
     assert line == "a m, repeat 2: committed 2, measured again 2.002"
     (line,) = compare_runs(committed, run_result("b", 2))[0]
     assert line == "b m, repeat 2: not in the committed result"
+    committed, fresh = run_result("a", 0), run_result("a", 0)
+    for step in (1, 2):  # of a curve, every step is a number of its own
+        for result in (committed, fresh):
+            result.add(arm="a", metric="loss", value=step, repeat=0, step=step)
+    assert compare_runs(merge({"x": committed}), fresh) == ([], 0.0)
     only_trials = run_result("a@0.1", 2)  # not committed, and nothing else
     for nothing in (Result("e", {}), only_trials):
         assert compare_runs(committed, nothing)[0] == ["no number was measured again"]
@@ -531,6 +539,7 @@ DIFFERENCE = {"kind": "difference", "arm": "a", "reference": "b", "metric": "m"}
         (2, 1, 1, None, rules.Printed("+1.5"), "direction", "above 0"),
         (2, 1, 1, None, rules.Printed("+4", 1.5), "direction", "above 0"),
         (2, 1, 1, None, rules.Printed("+4", 0.5), "refuted at the printed size", "+4 ± 0.5"),
+        (2, 1, 1, None, rules.Printed("+0.2", 1.0), "direction", "above 0"),
         (2, 1, 1, None, rules.Printed("+0.2", 0.5), "refuted at the printed size", "above 0"),
         # a new run of ours lies within 2 +- 2.45
         (2, 1, 1, None, rules.Printed("+4", single_run=True), "direction", "above 0"),

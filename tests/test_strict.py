@@ -117,6 +117,31 @@ def both(*edits):
     return edit
 
 
+def dated_anew(root):
+    """A rule is changed, and the run that it judges becomes a later one by its date alone."""
+    a_claim("gain", printed="+1.3")(root)
+    at = toy.commit(root)
+
+    def later(found):
+        for of in entry(found)["of"].values():
+            of["started"] = of["started"].replace("2026-01", "2026-02")
+        entry(found)["git_commit"] = at
+
+    result(TABLE, later)(root)
+
+
+def below(root):
+    """A better result of the same name, in a folder of its own."""
+    (root / "data/results/more").mkdir()
+    shutil.copy(root / TABLE, root / "data/results/more")
+    result("data/results/more/table.json", raise_b)(root)
+
+
+def to_an_attic(root):
+    shutil.copytree(root / "data/claims", root / "data/claims/attic")
+    claims(lambda by_name: by_name.pop("alone"))(root)
+
+
 def first(found):
     return found.records[0]
 
@@ -187,6 +212,10 @@ ATTACKS = {
     "a key twice": (text(CLAIMS, "  where:", "  where: Figure 1\n  where:"), EVERY, "where"),
     "broken file": (text(CLAIMS, "kind: value", "kind: [value"), (EDIT,), CLAIMS),
     "empty words on a revision": (a_claim("gain", where="T", revised=""), (EDIT,), CLAIMS),
+    "print's own claim deleted": (claims(lambda c: c.pop("print")), EVERY, "claim toy.print"),
+    "claim put aside": (to_an_attic, EVERY, "claim toy.alone"),
+    "mark of a claim that is not the paper's": (claims(lambda c: None, mark=None), EVERY, CLAIMS),
+    "words that say nothing": (a_claim("gain", printed="+1.3", revised=" "), EVERY, CLAIMS),
     # printed values
     "digitised point": (text(f"{PRINTED}curves.csv", "2.0", "2.2"), EVERY, "curves.csv"),
     "point added": (
@@ -195,6 +224,18 @@ ATTACKS = {
         "curves.csv",
     ),
     "printed cell": (text(f"{PRINTED}tables.csv", "52.00", "51.00"), EVERY, "tables.csv"),
+    "a column twice": (
+        lambda root: (root / PRINTED / "tables.csv").write_text(
+            "table,method,value,value\n1,a,50.00,51.00\n1,b,53.00,52.00\n"
+        ),
+        (EDIT,),
+        "tables.csv.*twice: value",
+    ),
+    "a point without its column": (
+        text(f"{PRINTED}curves.csv", "quantity,", "quality,"),
+        (EDIT,),
+        "toy.curve.*curves.csv.*columns quantity",
+    ),
     "printed row removed": (text(f"{PRINTED}tables.csv", "1,b,52.00\n", ""), EVERY, "tables.csv"),
     "printed file deleted": (remove(f"{PRINTED}tables.csv"), EVERY, "tables.csv"),
     "printed file that a rule needs": (remove(f"{PRINTED}curves.csv"), (EDIT,), "curves.csv"),
@@ -227,7 +268,19 @@ ATTACKS = {
         (EDIT,),
         "data/results/together.json",
     ),
+    "another result of the name": (below, EVERY, "data/results/more/table.json"),
+    "result of another form": (
+        result(TABLE, lambda r: entry(r).update(of="repeat=1")),
+        (EDIT,),
+        f"{TABLE}: expected a result",
+    ),
     # data, provenance, what it was made with
+    "run dated anew": (dated_anew, (WRITE, COMMIT), f"{TABLE}: run repeat=0.*dated anew"),
+    "commit of another form": (
+        result(TABLE, lambda r: entry(r).update(git_commit=["x"])),
+        (EDIT,),
+        f"{TABLE}: expected runs made",
+    ),
     "data hash": (result(TABLE, lambda r: r.data.update(sha256="0" * 64)), EVERY, TABLE),
     "data hash of a drawn set": (
         result(ALONE, lambda r: r.data.update(sha256=None)),
@@ -303,6 +356,22 @@ ATTACKS = {
         (EDIT,),
         "set other",
     ),
+    "data set twice": (
+        listed("data/datasets.yaml", lambda c: c.insert(0, c[0] | {"sha256": "0" * 64})),
+        (EDIT,),
+        "datasets.yaml.*twice: toys",
+    ),
+    "data sets of another form": (
+        lambda root: (root / contents.DATASETS).write_text("toys"),
+        (EDIT,),
+        "datasets.yaml: expected a list",
+    ),
+    "experiments of another form": (
+        lambda root: (root / contents.EXPERIMENTS).write_text("[table]"),
+        (EDIT,),
+        "experiments.yaml: expected",
+    ),
+    "what else pages quote": (text("data/timings.json", "1.0", "0.5"), (EDIT,), "timings.json"),
     "data set removed": (listed("data/datasets.yaml", lambda c: c.pop(0)), EVERY, f"{TABLE}: data"),
     # tuning
     "tuning deleted": (remove(TUNING), EVERY, TUNING),
@@ -340,6 +409,16 @@ ATTACKS = {
     "field too many": (verdicts(lambda v: v[0].update(p=0.01)), (EDIT,), "claim toy.gain: p"),
     "verdict removed": (verdicts(lambda v: v.pop(2)), (EDIT,), "claim toy.curve"),
     "verdict twice": (verdicts(lambda v: v.append(v[0])), (EDIT,), "claim toy.gain"),
+    "a key twice in the verdicts": (
+        text(contents.VERDICTS, '"verdict":', '"verdict": "reproduced", "verdict":'),
+        (EDIT,),
+        contents.VERDICTS,
+    ),
+    "verdict of another form": (
+        verdicts(lambda v: v[0].update(claim=["toy.gain"])),
+        (EDIT,),
+        "claim toy.gain: no verdict",
+    ),
     "verdicts deleted": (remove(contents.VERDICTS), (EDIT,), contents.VERDICTS),
     "number of the README": (text("README.md", "+1.0", "+1.5"), (EDIT,), "README.md"),
     "README without results": (text("README.md", "<!-- results:end -->", ""), (EDIT,), "README.md"),
@@ -372,6 +451,16 @@ ATTACKS = {
         of_manifest(lambda m: m["revised"].update({"toy.gain": "so"})),
         (EDIT,),
         "toy.gain",
+    ),
+    "something accepted in advance": (
+        of_manifest(lambda m: m["accepted"].append({"why": "so", "findings": {"rule: x": ["0"]}})),
+        (EDIT,),
+        "accepted rule: x",
+    ),
+    "nothing accepted": (
+        of_manifest(lambda m: m.update(accepted={})),
+        (EDIT,),
+        f"{contents.MANIFEST}: accepted",
     ),
     "another file's digest": (
         both(
@@ -422,6 +511,7 @@ def test_how_a_file_is_written_does_not_count(repository):
         entry_["unit"] = entry_.get("unit", "")
     path.write_text("# A comment.\n" + yaml.safe_dump(content, sort_keys=True))
     text("notebooks/table.ipynb", '"outputs": []', '"outputs": [1]')(repository)
+    (repository / "data/.DS_Store").write_bytes(b"\xff")  # what a file manager leaves behind
     assert findings(repository) == []
     before = (repository / contents.MANIFEST).read_text()
     strict.write(repository)
@@ -441,7 +531,8 @@ def test_a_new_run_leaves_the_numbers_of_the_others(repository):
     """One run made again does not let all of them change."""
 
     def again(found):
-        entry(found)["of"]["repeat=4"]["started"] = "2026-01-03T00:00:00+00:00"
+        later = {"started": "2026-01-03T00:00:00+00:00", "wall_seconds": 2.5}
+        entry(found)["of"]["repeat=4"].update(later)
         raise_b(found)
 
     result(TABLE, again)(repository)
@@ -516,6 +607,12 @@ def test_what_is_accepted_is_accepted_in_this_state_alone(repository, monkeypatc
     text("notebooks/table.ipynb", "2 + print", "print")(repository)
     strict.write(repository)
     assert strict.check(repository).accepted == {}, "what is found no more leaves the manifest"
+
+
+def test_an_acceptance_has_words(repository):
+    text("notebooks/table.ipynb", "print", "1 + print")(repository)
+    strict.write(repository, accept=" ")
+    assert any("table.ipynb" in line for line in findings(repository))
 
 
 def test_many_findings_of_a_kind_are_counted(repository, monkeypatch, capsys):
@@ -648,6 +745,7 @@ def test_the_history_is_that_of_the_folder_whatever_else_is_set(repository, tmp_
     info = repository / ".git" / "info"
     info.mkdir(exist_ok=True)
     (info / "grafts").write_text(f"{head}\n")  # nothing before it ever happened
+    toy.git(repository, "config", "i18n.logOutputEncoding", "UTF-16")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(other / ".git" / "objects"))
     with History(repository, contents.FOLDERS) as history:

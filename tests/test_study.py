@@ -28,6 +28,7 @@ from mtlbook.methods import STL
 from mtlbook.numerics import NUMERICS
 from mtlbook.study import Arm, Study, choices, configurations, parameters_of
 from mtlbook.tasks import Task, TaskSet
+from mtlbook.training import evaluate
 
 # A study of its own: two tasks, and arms that need no training to be understood
 
@@ -131,6 +132,18 @@ def test_the_weakest_of_a_tie_is_chosen(monkeypatch):
     assert replace(SMALL, score=score).tune(Result("r", {}), None, arms=["tuned"])["tuned"] == 2.0
 
 
+def test_the_mean_of_the_first_metric_over_all_splits_decides(monkeypatch):
+    table = {1.0: (90.0, 0.0), 2.0: (60.0, 60.0), 3.0: (10.0, 100.0)}
+    first = split(None, 1000, None)["validation"][0].inputs
+
+    def score(value, part):
+        return [table[value][int(not torch.equal(part[0].inputs, first))], 100 * value]
+
+    monkeypatch.setattr(Study, "train", scored({})[0])
+    study = replace(SMALL, score=score, metrics=("validation_percent", "other"))
+    assert study.tune(Result("r", {}), None, arms=["tuned"]) == {"tuned": 2.0}
+
+
 @pytest.mark.parametrize(("loss", "worst"), [("cross_entropy", 0.0), ("mse", -1000.0)])
 def test_what_diverges_is_worse_than_all_else(monkeypatch, loss, worst):
     result = Result("r", {})
@@ -168,13 +181,17 @@ def test_a_comparison_without_values_tunes_first_and_with_values_does_not(fits):
 
 
 def test_arms_of_a_repeat_share_split_and_seed(fits):
-    values = {"tuned": 1.0, "speed": 0.1}
-    SMALL.compare(Result("r", {}), None, arms=ROWS, repeats=[3, 4], values=values)
+    values, result = {"tuned": 1.0, "speed": 0.1}, Result("r", {})
+    SMALL.compare(result, None, arms=ROWS, repeats=[3, 4], values=values)
+    for arm in ROWS:  # by these numbers arms are paired later
+        assert list(result.values(arm, "value")) == [3, 4], arm
+    assert all(record["seed"] == record["repeat"] for record in result.records)
     by_seed = {}
     for call in fits:
         by_seed.setdefault(call["seed"], []).append(call["train"])
     assert set(by_seed) == {3, 4}
-    for trains in by_seed.values():
+    for repeat, trains in by_seed.items():
+        assert torch.equal(trains[0][0].inputs, split(None, repeat, None)["train"][0].inputs)
         assert len(trains) == len(ROWS) and all(train is trains[0] for train in trains)
 
 
@@ -202,6 +219,21 @@ def test_an_arm_starts_at_trained_weights_which_it_leaves_alone(fits):
     fits.clear()
     study.train("later", parts, 0, starts=starts)
     assert len(fits) == 1  # trained once a repeat
+
+
+def test_a_tuning_starts_at_weights_of_the_same_split(fits):
+    arms = {"plain": Arm(build), "later": Arm(lambda trial: trial.start, (1, 2), start="plain")}
+    replace(SMALL, arms=arms).tune(Result("r", {}), None, arms=["later"])
+    seen = [(call["seed"], float(call["train"][0].inputs[0, 0])) for call in fits]
+    of_split = {s: float(split(None, s, None)["train"][0].inputs[0, 0]) for s in (1000, 1001)}
+    assert sorted(seen) == sorted([*of_split.items()] * 3)  # the start, and two values
+
+
+def test_an_error_counts_against_an_arm():
+    for loss, sign in (("cross_entropy", 1), ("mse", -1)):
+        part = made(4, loss=loss)
+        method = STL(mlp(2, part.outputs, seed=0, hidden=()))
+        assert engine.validation_score(method, part) == [sign * evaluate(method, part).mean]
 
 
 def test_untrained_is_what_training_began_with():

@@ -467,6 +467,16 @@ class TestNotANumber:
             evaluate(method, tasks)
 
 
+def test_an_error_that_overflows_is_no_score():
+    tasks = taskset("mse")
+    method = STL(mlp(4, tasks.outputs, seed=0, hidden=()))
+    with torch.no_grad():
+        method.network.head.weight.fill_(1e30)  # outputs are finite, their squares are not
+    assert all(output.isfinite().all() for output in predict(method, tasks))
+    with pytest.raises(FloatingPointError, match="loss: expected finite numbers"):
+        evaluate(method, tasks)
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("rate", [1e38, math.inf])
 @pytest.mark.parametrize("loss", LOSSES)
@@ -496,6 +506,13 @@ def with_dropout():
         torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout()),
         TaskHeads(8, [3, 3, 3], seed=0),
     )
+
+
+def test_nothing_is_dropped_when_a_method_is_read():
+    tasks, method = taskset(), with_dropout()
+    first, second = predict(method, tasks), predict(method, tasks)
+    assert method.training
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_dropout_is_the_seeds_and_leaves_the_global_generator_alone():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtlbook.ledger.claims import Claim, Claims, load_all
+from mtlbook.ledger.claims import Claim, ClaimError, Claims, load_all
 from mtlbook.ledger.currency import stale
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result, ResultError
@@ -53,17 +53,21 @@ def audit(
     Raises
     ------
     ClaimError
-        If a file of claims is not valid.
+        If a file of claims is not valid, or a claim cannot be judged by what there is.
     """
     claims_folder, known = Path(claims_folder), results if known is None else known
     reasons = {name: stale(result, known) for name, result in results.items()}
     revised = _revised(claims_folder.parent / "manifest.json")
-    rows = [
-        _row(of_paper, claim, claim.resolve_printed(claims_folder / "printed"), results, reasons)
-        | {"revised": revised.get(claim.id)}
-        for of_paper in load_all(claims_folder)
-        for claim in of_paper.claims
-    ]
+    rows = []
+    for of_paper in load_all(claims_folder):
+        for claim in of_paper.claims:
+            try:
+                printed = claim.resolve_printed(claims_folder / "printed")
+                row = _row(of_paper, claim, printed, results, reasons)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                by = f" by {claim.rule.file}" if isinstance(claim.rule, PrintRule) else ""
+                raise ClaimError(f"claim {claim.id} cannot be judged{by}: {error}") from error
+            rows.append(row | {"revised": revised.get(claim.id)})
     correct(rows)
     return rows
 
@@ -105,9 +109,14 @@ def load_results(folder: str | os.PathLike) -> dict[str, Result]:
 
 
 def write_verdicts(rows: Sequence[dict], path: str | os.PathLike) -> None:
-    """Write the verdicts that are committed, one line per claim."""
+    """Write the verdicts that are committed."""
+    write_atomically(path, to_json(rows))
+
+
+def to_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What is committed of the verdicts, one line per claim."""
     lines = [json.dumps({k: row[k] for k in COMMITTED}, ensure_ascii=False) for row in rows]
-    write_atomically(path, "[\n " + ",\n ".join(lines) + "\n]\n")
+    return "[\n " + ",\n ".join(lines) + "\n]\n"
 
 
 def mismatches(rows: Sequence[dict], path: str | os.PathLike) -> list[str]:

@@ -102,7 +102,7 @@ class Claim(BaseModel):
     placebo: tuple[str, ...] = ()
     headline: bool = False
     cells: tuple[str, ...] = ()
-    revised: str | None = Field(default=None, min_length=1)
+    revised: str | None = Field(default=None, pattern=r"\w")
 
     @model_validator(mode="after")
     def _consistent(self) -> Claim:
@@ -302,9 +302,13 @@ def printed_rows(path: str | os.PathLike) -> list[dict[str, str]]:
 
 def printed_points(path: str | os.PathLike, quantity: str, method: str) -> dict[int, float]:
     """Return one curve of a CSV file in ``data/claims/printed``: iteration to digitised value."""
+    rows = printed_rows(path)
+    needed = {"quantity", "method", "iteration", "digitised"}
+    if missing := needed.difference(*rows[:1]):
+        raise ClaimError(f"{path}: expected columns {', '.join(sorted(missing))}, found none")
     found = {
         int(row["iteration"]): float(row["digitised"])
-        for row in printed_rows(path)
+        for row in rows
         if (row["quantity"], row["method"]) == (quantity, method)
     }
     if len(found) < 2:

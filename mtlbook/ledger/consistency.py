@@ -31,23 +31,30 @@ _TIERS = ("embedded", "fetched", "gated")
 
 
 def check(reader: Reader, results: Mapping[str, Result]) -> Iterator[Finding]:
-    """Everything that is wrong with the present results, each by itself and all together."""
+    """Everything that is wrong with the present results, each by itself and all together.
+
+    A finding of the kind ``"file"`` is of a file that cannot be looked at any further.
+    """
     now = reader.versions.commits[NOW]
     datasets = {d["name"]: d for d in reader.parse(now, contents.DATASETS) or ()}
     hashes: dict[str, str] = {}
     for name, result in results.items():
         path = f"{contents.RESULTS}{name}.json"
         raw = reader.result(now, name) or {}
-        checks = {
-            "records": _records(result),
-            "provenance": _provenance(result),
-            "data": _data(result, datasets, hashes),
-            "currency": stale(result, results),
-            "runs": _runs(result, raw, reader.experiment(now, name)),
-            "choices": _choices(result, results),
-            "notebook": _notebook(raw, reader),
-            "text": _text(result, reader.versions.read(now.files[path])),
-        }
+        try:
+            checks = {
+                "records": list(_records(result)),
+                "provenance": list(_provenance(result)),
+                "data": list(_data(result, datasets, hashes)),
+                "currency": stale(result, results),
+                "runs": list(_runs(result, raw, reader.experiment(now, name))),
+                "choices": list(_choices(result, results)),
+                "notebook": list(_notebook(raw, reader)),
+                "text": list(_text(result, reader.versions.read(now.files[path]))),
+            }
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            yield Finding("file", path, f"expected a result as mtlbook writes it, got one: {error}")
+            continue
         state = digest(
             [
                 contents.measured(raw),
@@ -276,7 +283,7 @@ def verdicts(
         yield f"claim {claim}: " + (
             "no verdict" if claim in expected else "a verdict, but no claim"
         )
-    by_claim = {c.get("claim"): c for c in committed}
+    by_claim = {str(c.get("claim")): c for c in committed}
     for row in rows:
         old = by_claim.get(row["claim"])
         for field in sorted({*fields, *(old or ())}) if old else ():

@@ -23,7 +23,7 @@ import yaml
 
 from mtlbook.ledger import tables
 from mtlbook.ledger.claims import Claim
-from mtlbook.ledger.history import Commit, Versions
+from mtlbook.ledger.history import NOW, Commit, Versions
 from mtlbook.ledger.provenance import code_cells_sha256
 
 CLAIMS, PRINTED, RESULTS = "data/claims/", "data/claims/printed/", "data/results/"
@@ -100,7 +100,7 @@ class Reader:
         """All claims of a commit by id."""
         key = id(commit.files)  # commits that change nothing share it
         if key not in self._claims:
-            paths = [p for p in commit.files if p.startswith(CLAIMS) and p.endswith(".yaml")]
+            paths = [p for p in commit.files if lies_in(p, CLAIMS, TABLES) and p.endswith(".yaml")]
             # few commits change what a file of claims is read with
             printed = frozenset(of for of in commit.files.items() if of[0].startswith(PRINTED))
             found = {}
@@ -247,8 +247,53 @@ def measured(result: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {"provenance": {k: v for k, v in provenance.items() if k != "content_sha256"}}
 
 
-def repeated_keys(text: str | bytes) -> list[str]:
-    """The keys that a YAML file gives twice, of which a reader sees one and a program the other."""
+def is_other(path: str) -> bool:
+    """Whether a file of ``data/`` is none that claims are judged with, and not made of these."""
+    known = (CLAIMS, RESULTS, DATASETS, VERDICTS, MANIFEST)
+    hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
+    return path.startswith("data/") and not path.startswith(known) and not hidden
+
+
+def lies_in(path: str, *folders: str) -> bool:
+    """Whether a file lies in one of the folders itself, not below it."""
+    return f"{PurePosixPath(path).parent}/" in folders
+
+
+def problem(reader: Reader, path: str) -> str | None:
+    """What is wrong with the form of the lists of data sets and of experiments."""
+    content = reader.parse(reader.versions.commits[NOW], path)
+    if path == DATASETS:
+        entries = content if isinstance(content, list) else [content]
+        if not all(isinstance(of, Mapping) and {"name", "tier"} <= of.keys() for of in entries):
+            return "expected a list of data sets with name and tier"
+    if path == EXPERIMENTS:
+        listed = content.get("experiments") if isinstance(content, Mapping) else None
+        if not isinstance(listed, Mapping):
+            return "expected experiments by name"
+    return None
+
+
+def repeated(path: str, text: bytes) -> list[str]:
+    """What a file gives twice, of which a reader sees one and a program the other.
+
+    Keys of YAML, columns of CSV, names of data sets; nothing of a file that cannot be read.
+    """
+    try:
+        if path.endswith(".csv"):
+            names = next(csv.reader(io.StringIO(text.decode())), [])
+        elif path.endswith(".yaml"):
+            names = _repeated_keys(text)
+            if path == DATASETS:
+                names += [entry["name"] for entry in yaml.load(text, Loader=_Loader)]
+        else:
+            return []
+    except (ValueError, TypeError, KeyError, yaml.YAMLError, csv.Error):
+        return []
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _repeated_keys(text: bytes) -> list[str]:
+    """The keys that some mapping of a YAML file gives more than once, each twice."""
     found: list[str] = []
     seen: set[int] = set()
 
@@ -258,7 +303,7 @@ def repeated_keys(text: str | bytes) -> list[str]:
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-            found.extend(sorted({key for key in keys if keys.count(key) > 1}))
+            found.extend(2 * [key for key in set(keys) if keys.count(key) > 1])
             for _, value in node.value:
                 walk(value)
         elif isinstance(node, yaml.SequenceNode):

@@ -201,6 +201,7 @@ class History(Versions):
         log = self._git(
             *("log", "--topo-order", "--reverse", "--raw", "--no-abbrev", "--no-renames", "-z"),
             *("--root", "--relative", "--diff-merges=first-parent", "--format=%x01%H %P%x02"),
+            "--encoding=UTF-8",
         )
         commits: dict[str, Commit] = {}
         for entry in log.decode("utf-8", errors="surrogateescape").split("\x01")[1:]:

@@ -2,7 +2,8 @@
 
 ``mtlbook audit --write`` writes it, whole and canonical; ``mtlbook audit --strict`` computes it
 anew and compares. It holds digests of contents, not of bytes: a comment in a file of claims changes
-none. Beside them stand the rows of the verdicts, which claims were revised after their run, and
+none; of the other files in ``data/`` (what pages quote beside results) it has digests of the text.
+Beside them stand the rows of the verdicts, which claims were revised after their run, and
 which findings were accepted, and why.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def build(
         Findings that were accepted: ``why``, and ``findings``, a mapping of name to state.
     """
     now = reader.versions.commits[NOW]
-    papers, printed, results = {}, {}, {}
+    papers, printed, results, files = {}, {}, {}, {}
     for path in sorted(now.files):
         content = reader.parse(now, path)
         if path.startswith(contents.PRINTED):
@@ -54,6 +56,9 @@ def build(
             papers[path] = digest({k: v for k, v in content.items() if k != "claims" and v})
         elif path.startswith(contents.RESULTS) and isinstance(content, dict):
             results[path] = _result(reader, content)
+        elif contents.is_other(path):
+            text = reader.versions.read(now.files[path]).replace(b"\r\n", b"\n")
+            files[path] = digest(text.decode(errors="surrogateescape"))
     datasets = reader.parse(now, contents.DATASETS) or []
     return {
         "schema": SCHEMA,
@@ -62,6 +67,7 @@ def build(
         "printed": printed,
         "datasets": {str(entry["name"]): digest(entry) for entry in datasets},
         "results": results,
+        "files": files,
         "verdicts": {row["claim"]: dict(row) for row in rows},
         "revised": dict(revised),
         "accepted": list(accepted),
@@ -109,7 +115,7 @@ def whys(committed: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     return {
         (name, state): str(entry["why"])
         for entry in (entries if isinstance(entries, list) else ())
-        if isinstance(entry, Mapping) and entry.get("why")
+        if isinstance(entry, Mapping) and re.search(r"\w", str(entry.get("why") or ""))
         for name, states in (entry.get("findings") or {}).items()
         for state in states
     }
@@ -145,6 +151,7 @@ def differences(reader: Reader, committed: Any, found: Mapping[str, Any]) -> Ite
         "printed": str,
         "datasets": lambda key: f"{contents.DATASETS}: data set {key}",
         "results": str,
+        "files": str,
         "verdicts": lambda key: f"{here}: verdict of claim {key}",
         "revised": lambda key: f"{here}: revised claim {key}",
     }
@@ -153,6 +160,13 @@ def differences(reader: Reader, committed: Any, found: Mapping[str, Any]) -> Ite
         for key in sorted({*before, *found[part]}):
             for message in _compare(before.get(key), found[part].get(key)):
                 yield Finding("manifest", subject(key), f"{message}; {WRITE}")
+    for part in ("revised", "accepted"):
+        if type(committed[part]) is not type(found[part]):
+            yield Finding("manifest", here, f"{part}: expected another kind of content; {WRITE}")
+    known, now = whys(committed), whys(found)
+    for name, state in known.keys() - now.keys():
+        message = f"accepted {name} ({state[:12]}…): expected what is found now; {WRITE}"
+        yield Finding("manifest", here, message)
 
 
 def exceptions(path: str | os.PathLike) -> str:

@@ -46,8 +46,9 @@ def check(
     """
     past = _Past(reader)
     findings, revised = past.rules(rows)
-    for found in (past.results(), past.setups(), past.gone(), past.printed(), past.verdicts()):
+    for found in (past.results(), past.setups(), past.gone(), past.marks()):
         findings += found
+    findings += [*past.printed(), *past.verdicts()]
     return findings, revised
 
 
@@ -122,9 +123,9 @@ class _Past:
         """The commits that must know the claim already; and those that runs name in error."""
         brought = self.brought(experiment)
         anchors = {parent for name in brought for parent in self.history.commits[name].parents}
-        made_at = {of.get("git_commit") for of in runs_of(result).values()} - {None}
+        made_at = {str(of.get("git_commit")) for of in runs_of(result).values()} - {"None"}
         before = frozenset.intersection(*map(self.history.before, brought))
-        return sorted(anchors | (made_at & before)), {str(c) for c in made_at - before}
+        return sorted(anchors | (made_at & before)), made_at - before
 
     def _judged(self, name: str, claim: str) -> dict[str, Any] | None:
         found = self.reader.claims(self.history.commits[name]).get(claim)
@@ -174,7 +175,20 @@ class _Past:
                 )
 
     def _kept(self, path: str, earlier: Sequence[Mapping], new: Mapping) -> Iterator[Finding]:
-        """Numbers that changed although their run did not, in a result with some new runs."""
+        """Runs that only their date tells from earlier ones; numbers that changed without a run."""
+        runs = runs_of(new)
+        for run, when in sorted(started(new).difference(*map(started, earlier))):
+            for was in (runs_of(old).get(run) for old in earlier):
+                if was and _cost(was) is not None and _cost(was) == _cost(runs[run]):
+                    yield Finding(
+                        "result",
+                        path,
+                        f"run {run} of {when}: expected to have taken another time and memory than "
+                        f"that of {was.get('started')}, found {_cost(was)}: the same run, dated "
+                        "anew",
+                        digest([run, when, was]),
+                    )
+                    break
         for old in reversed(earlier):
             for run, when in sorted(started(new) & started(old)):
                 before, after = contents.records_of(old, run), contents.records_of(new, run)
@@ -223,7 +237,8 @@ class _Past:
                 for claim in before.keys() - claims.keys() - now.keys() - seen:
                     had = before[claim].content.get("experiments") or ()
                     paths = {f"{contents.RESULTS}{name}.json" for name in had}
-                    if paths & (parent.files.keys() | commit.files.keys()):
+                    # what is asked of the print alone is judged as soon as it is asked
+                    if not had or paths & (parent.files.keys() | commit.files.keys()):
                         seen.add(claim)
                         yield Finding(
                             "gone",
@@ -231,6 +246,17 @@ class _Past:
                             "expected the claim, for it has been judged; found it removed",
                             digest(before[claim].judged),
                         )
+
+    def marks(self) -> Iterator[Finding]:
+        """Claims that are marked as not the paper's own, and then no more."""
+        for path in self.history.now:
+            if contents.lies_in(path, contents.CLAIMS) and path.endswith(".yaml"):
+                versions = [self.reader.content(b, ".yaml") for b in self.history.versions(path)]
+                marks = [content.get("mark") for content in versions if isinstance(content, dict)]
+                now = (self.reader.parse(self.now, path) or {}).get("mark")
+                for mark in {mark for mark in marks if mark} - {now}:
+                    message = f"expected the mark {mark!r} as committed before, found {now!r}"
+                    yield Finding("mark", path, message, digest([mark, now]))
 
     # what papers print, and what was judged
 
@@ -280,7 +306,7 @@ class _Past:
         if blob not in self._verdicts:
             rows = self.reader.parse(commit, contents.VERDICTS)
             rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-            self._verdicts[blob] = {row["claim"]: row for row in rows if "claim" in row}
+            self._verdicts[blob] = {str(row["claim"]): row for row in rows if "claim" in row}
         return self._verdicts[blob]
 
     def _moved(self, claim: str, old: dict | None, new: dict, name: str, parent: str) -> bool:
@@ -302,6 +328,12 @@ class _Past:
         commit = self.history.commits[name]
         results = [self.reader.result(commit, experiment) for experiment in sorted(experiments)]
         return [self._judged(name, claim), *(measured(result or {}) for result in results)]
+
+
+def _cost(run: Mapping[str, Any]) -> tuple | None:
+    """What no second run takes again to the last digit: seconds, and memory."""
+    seconds = run.get("wall_seconds")
+    return None if seconds is None else (seconds, run.get("peak_memory_mb"))
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

@@ -60,11 +60,11 @@ def check(root: str | os.PathLike) -> Strict:
         found = _look(root, reader, no_history)
         if found.rows:
             committed = _committed(reader)
-            entries = committed.get("accepted") if isinstance(committed, Mapping) else None
-            revised = found.revised
+            revised, entries = found.revised, manifest.acceptances(found.accepted)
             if no_history and isinstance(committed, Mapping):  # only git knows which ones
                 revised = committed.get("revised") or {}
-            expected = manifest.build(reader, found.rows, revised, entries or [])
+                entries = committed.get("accepted") or []
+            expected = manifest.build(reader, found.rows, revised, entries)
             found.findings += manifest.differences(reader, committed, expected)
             found.findings += _derived(root, reader, found.rows)
         return found
@@ -130,11 +130,13 @@ def _look(root: Path, reader: Reader, no_history: str | None) -> Strict:
     if found.findings:
         return found
     findings = list(consistency.check(reader, results))
+    if any(finding.kind == "file" for finding in findings):
+        found.findings = findings
+        return found
     try:
         found.rows = audit.audit(root / contents.CLAIMS, results)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        message = f"the claims cannot be judged: {_below(root, error)}"
-        found.findings = [*findings, Finding("judge", "data", message)]
+        found.findings = [*findings, Finding("judge", contents.CLAIMS, _below(root, error))]
         return found
     if not no_history:
         of_past, found.revised = past.check(reader, found.rows)
@@ -159,20 +161,19 @@ def _load(root: Path, reader: Reader) -> tuple[list[Finding], dict[str, Result]]
             if path.startswith(contents.CLAIMS) and path.endswith(".yaml"):
                 (load_tables if path.startswith(contents.TABLES) else load)(root / path)
             elif path.startswith(contents.RESULTS) and path.endswith(".json"):
+                if not contents.lies_in(path, contents.RESULTS):
+                    findings.append(Finding("file", path, f"expected in {contents.RESULTS} itself"))
+                    continue
                 result = Result.load(root / path)
                 results[Path(path).stem] = result
                 if result.experiment != Path(path).stem:
                     message = f"expected experiment {Path(path).stem}, got {result.experiment}"
                     findings.append(Finding("result", path, message))
-            if path.startswith(contents.CLAIMS) or path in (
-                contents.DATASETS,
-                contents.EXPERIMENTS,
-            ):
-                if path.endswith(".yaml") and (
-                    repeated := contents.repeated_keys(reader.versions.read(now[path]))
-                ):
-                    message = f"expected every key once, found twice: {', '.join(repeated)}"
-                    findings.append(Finding("text", path, message))
+            if twice := contents.repeated(path, reader.versions.read(now[path])):
+                message = f"expected every name once, found twice: {', '.join(twice)}"
+                findings.append(Finding("text", path, message))
+            if problem := contents.problem(reader, path):
+                findings.append(Finding("file", path, problem))
         except (ClaimError, ResultError) as error:
             findings.append(Finding("file", path, _below(root, error).removeprefix(f"{path}: ")))
     return findings, results
@@ -181,7 +182,12 @@ def _load(root: Path, reader: Reader) -> tuple[list[Finding], dict[str, Result]]
 def _derived(root: Path, reader: Reader, rows: list[dict]) -> Iterator[Finding]:
     """What has to follow from the rows: ``verdicts.json`` and the results in ``README.md``."""
     committed = reader.parse(reader.versions.commits[NOW], contents.VERDICTS)
-    for message in consistency.verdicts(committed, rows, audit.COMMITTED):
+    messages = list(consistency.verdicts(committed, rows, audit.COMMITTED))
+    if not messages:
+        text = reader.versions.read(reader.versions.now[contents.VERDICTS])
+        if text.replace(b"\r\n", b"\n").decode() != audit.to_json(committed):
+            messages = [f"expected the text that {manifest.COMMAND} writes, found another"]
+    for message in messages:
         yield Finding("verdict", contents.VERDICTS, message)
     page = root / "README.md"
     if page.is_file():

@@ -42,7 +42,7 @@ class Revision(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     day: date  # not `on`, which is "true" in YAML
-    why: str = Field(min_length=1)
+    why: str = Field(pattern=r"\w")
 
 
 class Entry(BaseModel):
