@@ -16,6 +16,9 @@ export OMP_NUM_THREADS ?= 1
 # the kernel of this environment, not one that the user has installed elsewhere
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH MPLBACKEND PYTHONSTARTUP
+# Images of containers often forbid compiled files: each of our hundreds of processes would compile all
+# of torch's and Snakemake's modules anew, which makes an import take two to three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 # files side by side, each whole in one process: cells of a notebook follow one another, and the tests

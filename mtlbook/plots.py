@@ -22,16 +22,8 @@ if TYPE_CHECKING:  # with it would come torch, and a page on results needs none
 
     from mtlbook.relations import Relation
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = PALETTE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, RED, PINK = "#0072B2", "#D55E00", "#CC79A7"
 GREY, BROWN = "#767676", "#8C510A"
 
 #: Arm of an experiment -> its name in text, its colour.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,19 @@ def whole(handler: BaseHTTPRequestHandler, body: bytes) -> None:
 def _start(handler: BaseHTTPRequestHandler) -> int:
     """The byte that was asked for."""
     return int((handler.headers.get("Range") or "bytes=0-")[len("bytes=") : -1])
+
+
+def compressed(body: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """As a proxy that packs whatever passes, also a rest."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        start = _start(handler)
+        packed = gzip.compress(body[start:])
+        handler.send_response(206 if start else 200)
+        _head(handler, {"Content-Length": len(packed), "Content-Encoding": "gzip"})
+        handler.wfile.write(packed)
+
+    return answer
 
 
 def html(handler: BaseHTTPRequestHandler) -> None:

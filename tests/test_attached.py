@@ -264,6 +264,32 @@ def test_a_trunk_and_heads_of_your_own():
     assert saliency.relation().matrix.shape == (T, T)
 
 
+class Tied(nn.Module):
+    """Two layers, one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+
+
+def test_a_tied_parameter_has_two_names():
+    for name in ("a.weight", "b.weight"):
+        penalty = TNRDMTL(attach([Tied(), Tied()], [name]), kind="laf", gamma=0.1).penalty()
+        assert penalty.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_priors_of_every_mode_in_half_precision(dtype):
+    """Updates factorise in single precision: LAPACK knows no halves."""
+    networks = own_networks()
+    method = MRN(attach([n.to(dtype) for n in networks], ["0.weight"]), weight=0.01)
+    for _ in range(2):
+        method.update()
+        method.penalty().backward()
+    assert networks[0][0].weight.grad.isfinite().all() and method.relation().matrix.isfinite().all()
+
+
 BROKEN = [
     ([], ["0.weight"], "at least one"),
     ([nn.Conv1d(1, 2, 3), nn.Conv1d(1, 2, 3)], ["weight"], "matrices"),
@@ -273,6 +299,9 @@ BROKEN = [
     (own_networks(), ["0.weight", "0.weight"], "twice"),
     (own_networks(), ["0.bias"], "matrices"),
     ([own_networks()[0]] * 2, ["0.weight"], "same module twice"),
+    (nn.ModuleDict({"a": nn.Linear(2, 2)}), ["weight"], "sequence of nn.Module, got str"),
+    ([nn.LazyLinear(3), nn.LazyLinear(3)], ["weight"], "network 0, which has none before"),
+    ([Tied(), Tied()], ["a.weight", "b.weight"], "got 'b.weight', tied to 'a.weight'"),
 ]
 
 

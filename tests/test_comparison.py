@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -15,11 +18,11 @@ from hypothesis import strategies as st
 
 import mtlbook
 from mtlbook.cli import main
-from mtlbook.comparison import CANDIDATES, Protocol, check, compare, read, train
+from mtlbook.comparison import CANDIDATES, Data, Protocol, check, compare, read, train
 from mtlbook.comparison.arms import NEEDS, choose
 from mtlbook.comparison.judging import judge, resampled_interval, verdict_of
 from mtlbook.comparison.report import number, signed
-from mtlbook.comparison.running import run
+from mtlbook.comparison.running import guess, run
 from mtlbook.comparison.splits import Shares, parts_of, standardise, units_of
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.statistics import Interval, mean_interval
@@ -158,6 +161,41 @@ def put(line, column, value):
 
 
 BROKEN_TABLES = {
+    "integers beyond 64 bits": (
+        put(3, 6, 10**25),
+        {"kind": "classification"},
+        "classes, got numbers",
+    ),
+    "a question mark among numbers": (
+        put(3, 1, "?"),
+        {},
+        "as in most cells, got 1 others such as '?'",
+    ),
+    "a class that pandas takes for nothing": (
+        put(3, 5, "None"),
+        {},
+        "None and null count as empty",
+    ),
+    "names that differ in a blank": (
+        rows,
+        {"header": ["task", "a", "a ", *HEADER[3:]]},
+        "expected different names, got",
+    ),
+    "few decimal commas": (
+        broken(lambda made: [line.__setitem__(1, f"{i % 3},5") for i, line in enumerate(made)]),
+        {},
+        "such as '0,5'; write its numbers with a decimal point",
+    ),
+    "times in seconds as inputs": (
+        broken(lambda made: [line.__setitem__(1, 1.7e9 + i) for i, line in enumerate(made)]),
+        {},
+        "inputs that single precision (7 digits) tells apart, got ['a']",
+    ),
+    "times in seconds as targets": (
+        broken(lambda made: [line.__setitem__(6, 1.7e9 + i) for i, line in enumerate(made)]),
+        {},
+        "targets that single precision (7 digits) tells apart",
+    ),
     "an empty cell": (
         put(3, 1, ""),
         {},
@@ -225,7 +263,8 @@ BROKEN_TABLES = {
 @pytest.mark.parametrize("name", BROKEN_TABLES)
 def test_broken_tables_are_refused(tmp_path, name):
     lines, options, message = BROKEN_TABLES[name]
-    path = table(tmp_path / "x.csv", lines())
+    options = dict(options)
+    path = table(tmp_path / "x.csv", lines(), options.pop("header", HEADER))
     with pytest.raises(ValueError, match=re.escape(message)):
         check(read(path, **options))
 
@@ -236,6 +275,22 @@ def arrays(**changes):
 
 
 BROKEN_ARRAYS = {
+    "no samples": (
+        arrays(x=np.zeros((0, 3)), y=[], task=[]),
+        r"samples with features, got .*\(0, 3",
+    ),
+    "no features": (arrays(x=np.zeros((20, 0))), r"samples with features, got inputs \(20, 0\)"),
+    "images without channels": (arrays(x=np.zeros((20, 8, 8))), "channels, height, width"),
+    "channels last": (arrays(x=np.zeros((20, 8, 8, 3))), r"np\.moveaxis\(x, -1, 1\)"),
+    "infinity among classes": (
+        arrays(y=np.where(np.arange(20) == 3, np.inf, np.arange(20) % 2)),
+        "expected classes, got numbers such as inf",
+    ),
+    "groups of another length": (
+        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9), "group_a": np.zeros(8)},
+        r"a group for every sample, got another number of \['a'\]",
+    ),
+    "copies alone": (arrays(x=np.zeros((20, 3))), "enough samples that are no copies"),
     "objects": (arrays(x=np.array([{}] * 20)), "plain arrays"),
     "other names": ({"data": np.zeros(3)}, "x_NAME and y_NAME"),
     "lengths": (arrays(y=np.zeros(3)), "of one length"),
@@ -272,6 +327,7 @@ BROKEN_ARRAYS = {
         "of one kind in all tasks, got {'a': 'regression', 'b': 'classification'}",
     ),
     "not an archive": (None, "plain arrays"),
+    "an archive of something else": ("hello.txt", "plain arrays, got: other files"),
 }
 
 
@@ -279,9 +335,18 @@ BROKEN_ARRAYS = {
 def test_broken_arrays_are_refused(tmp_path, name):
     content, message = BROKEN_ARRAYS[name]
     path = tmp_path / "x.npz"
-    path.write_bytes(b"PK but no zip") if content is None else np.savez(path, **content)
+    if content is None:
+        path.write_bytes(b"PK but no zip")
+    elif isinstance(content, str):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(content, "hello")
+    else:
+        np.savez(path, **content)
+    kind = "classification" if "infinity" in name else "auto"
     with pytest.raises(ValueError, match=message):
-        check(read(path))
+        tasks = read(path, kind=kind)
+        check(tasks)
+        parts_of(tasks.tasks, 0, Shares())
 
 
 def test_tasks_of_unlike_inputs_are_refused_with_what_can_be_done():
@@ -439,7 +504,7 @@ def test_too_few_groups_are_refused():
             for i, n in enumerate("ab")
         ],
     )
-    with pytest.raises(ValueError, match="expected enough of them"):
+    with pytest.raises(ValueError, match="expected enough groups"):
         parts_of(tasks, 0, Shares())
 
 
@@ -511,7 +576,7 @@ def test_all_arms_get_the_same_number_of_trials():
         ({"margin": -1.0}, "margin: expected points from 0 on, got -1.0"),
         ({"margin": float("nan")}, "margin: expected points from 0 on, got nan"),
         ({"device": "banana"}, "device: expected auto or one that is here, got 'banana'"),
-        ({"output": __file__}, "output: expected a folder, got the file"),
+        ({"output": __file__}, "output: expected a folder for a report, got .* which is a file"),
         ({"network": "linear", "arms": ["hard-sharing"]}, r"no trunk \(network mlp has\)"),
         ({"protocol": {"epochs": 3}}, "protocol: expected fields"),
         ({"protocol": {"network": "mlp"}}, "protocol: expected fields"),
@@ -676,6 +741,11 @@ def test_an_arm_that_diverges_is_named():
     result.add(arm="laf", repeat=4, metric="failed", value=1)
     found = judge(result)
     assert found.failed == {"laf": 1} and [row.arm for row in found.rows] == ["stl"]
+    result = made_up({"stl": [50.0] * 5, "laf": [52.0, 51, 51, 51, 51, 99]})
+    result.add(arm="stl", repeat=5, metric="failed", value=1)  # nothing to compare 99 with
+    found = judge(result)
+    assert found.failed == {"stl": 1} and found.rows[1].gain.mean == pytest.approx(1.2)
+    assert found.rows[1].mean.n == found.rows[1].gain.n == 5
 
 
 # The report
@@ -750,9 +820,9 @@ def test_the_command_line_and_the_code_of_the_report(tmp_path, monkeypatch, caps
     )
     namespace = {}
     exec(code, namespace)  # the code trains the advised arm
-    method = namespace["method"]
-    assert isinstance(method, Method)
-    assert [out.shape for out in method([torch.zeros(2, 6)] * 3)] == [(2, 2)] * 3
+    trained = namespace["trained"]
+    assert isinstance(trained.method, Method) and trained.labels == [["high", "low"]] * 3
+    assert [out.shape for out in trained([torch.zeros(2, 6)] * 3)] == [(2, 2)] * 3
     assert again.startswith("mtlbook compare shops.csv") and "--protocol steps=4 hidden=6" in again
     first = json.loads((tmp_path / "compare-shops" / "result.json").read_text())["records"]
     assert main([*again.split()[1:], "--output", "other"]) == 0  # the command repeats it
@@ -767,5 +837,228 @@ def test_from_python():
     assert mtlbook.compare is compare
     with pytest.raises(AttributeError, match="nothing"):
         _ = mtlbook.nothing
-    method = train(taskset((1, 1), loss="mse"), "laf", {"gamma": 0.1, "lr": 0.01}, protocol=FAST)
-    assert method.penalty() > 0
+    trained = train(taskset((1, 1), loss="mse"), "laf", {"gamma": 0.1, "lr": 0.01}, protocol=FAST)
+    assert trained.method.penalty() > 0
+
+
+# What others have on their disks
+
+
+def test_tables_of_other_countries_and_programs(tmp_path):
+    """Semicolons and decimal commas, blanks at the ends, an index without a name, empty columns."""
+    lines = rows()
+    same = read(table(tmp_path / "same.csv", lines), drop=["client"])
+    for i, line in enumerate(lines):
+        line[0] += " " * (i % 2)
+        line[1:5] = [str(x).replace(".", ",") for x in line[1:5]]
+        line[6] = str(line[6]).replace(".", ",").replace("-", "−")
+    lines = [[i, *line, ""] for i, line in enumerate(lines)]
+    path = table(tmp_path / "x.csv", lines, ["", *HEADER, ""], delimiter=";", encoding="utf-8-sig")
+    found = read(path, drop=["client"])
+    assert found.tasks.names == same.tasks.names and found.features == same.features
+    for a, b in zip(found.tasks, same.tasks, strict=True):
+        assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+    assert "the comma was taken for the decimal point of a, b, c, d, target" in found.notes
+    assert "inputs: 5 columns: a, b, c, d, colour" in found.notes
+    assert any("columns without a name" in note for note in found.notes)
+
+
+def test_typeset_minus_signs_are_signs(tmp_path):
+    lines = [
+        [line[0], *(str(x).replace("-", "−") for x in line[1:5]), *line[5:]] for line in rows()
+    ]
+    found, same = (read(table(tmp_path / "x.csv", of)).tasks for of in (lines, rows()))
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(found, same, strict=True))
+
+
+def test_the_first_line_says_what_separates(tmp_path):
+    """A letter that is as frequent as the separator is none, and neither is a blank in a name."""
+    lines = [[f"t{i % 2}", i * 0.1, i % 3] for i in range(20)]
+    for name, separator, header in (
+        ("pipes", "|", ["task", "a", "target"]),
+        ("blanks", ",", ["task", "sepal length (cm)", "target"]),
+        ("gaps", " ", ["task", "a", "target"]),
+    ):
+        found = read(table(tmp_path / f"{name}.csv", lines, header, delimiter=separator))
+        assert found.features == [header[1]] and found.tasks.names == ["t0", "t1"]
+
+
+def test_columns_that_are_hardly_inputs_are_named(tmp_path):
+    lines = [[*line, i] for i, line in enumerate(rows())]
+    found = read(table(tmp_path / "x.csv", lines, [*HEADER, "id"]))
+    assert "column id numbers the rows: with --drop id it is no input" in found.notes
+    assert "column colour: 2 texts became indicators (blue, red)" in found.notes
+
+
+def test_an_index_of_parquet_may_be_the_task(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.DataFrame(rows(), columns=HEADER).set_index("task").to_parquet(tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet").tasks.names == ["shop 0", "shop 1", "shop 2"]
+
+
+def pictures(folder, make, ending="png"):
+    """Two tasks of two classes, five pictures each."""
+    for task in ("one", "two"):
+        for name in ("cat", "dog"):
+            (folder / task / name).mkdir(parents=True)
+            for i in range(5):
+                make(i).save(folder / task / name / f"{i}.{ending}")
+    return folder
+
+
+def test_pictures_are_read_as_a_viewer_shows_them(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    drawing = np.zeros((8, 8, 4), np.uint8)
+    drawing[2:4, :, 3] = 255  # black lines on nothing
+    upside_down = image.Exif()
+    upside_down[0x112] = 3
+    half = image.fromarray(np.repeat(np.array([0, 255], np.uint8), 32).reshape(8, 8))
+    seen = {}
+    for name, ending, make in (
+        ("16 bits", "png", lambda i: image.fromarray(np.full((8, 8), 32896, np.uint16))),
+        ("transparent", "png", lambda i: image.fromarray(drawing)),
+        ("turned", "jpg", lambda i: half),
+    ):
+        folder = pictures(tmp_path / name, make, ending)
+        if name == "turned":
+            half.save(folder / "one" / "cat" / "0.jpg", exif=upside_down)
+        seen[name] = read(folder, images="pixels", size=8).tasks[0].inputs[0]
+    assert float(seen["16 bits"].mean()) == pytest.approx(128 / 255)
+    assert float(seen["transparent"].mean()) == pytest.approx(0.75)
+    assert float(seen["turned"][:, :3].mean()) > 0.9 and float(seen["turned"][:, 5:].mean()) < 0.1
+    folder = pictures(tmp_path / "F", lambda i: image.new("F", (8, 8)), "tif")
+    with pytest.raises(ValueError, match=r"cat.0\.tif: expected an image, got: floating-point"):
+        read(folder, images="pixels")
+
+
+@pytest.mark.posix("links, and names that are no UTF-8")
+def test_links_are_followed_and_no_folder_is_lost(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    folder = pictures(tmp_path / "set", lambda i: image.new("L", (4, 4), 9 * i))
+    (folder / "one" / "cat").rename(tmp_path / "cat")
+    (folder / "one" / "cat").symlink_to(tmp_path / "cat")
+    (folder / "two").rename(tmp_path / "two")
+    (folder / "two").symlink_to(tmp_path / "two")
+    (folder / "one" / "loop").symlink_to(folder)
+    (folder / "one" / "cat" / "notes.txt").touch()
+    found = read(folder, images="pixels", size=4)
+    assert found.tasks.names == ["one", "two"] and [len(task) for task in found.tasks] == [10, 10]
+    assert "1 files with other endings were left out, such as notes.txt" in found.notes
+    with suppress(OSError):  # a file system that wants UTF-8
+        (folder / "one").rename(os.fsdecode(os.fsencode(folder) + b"/\xff"))
+        assert read(folder, images="pixels", size=4).tasks.names == ["\\xff", "two"]
+
+
+def test_what_has_been_trained_takes_and_gives_the_units_of_the_data(tmp_path):
+    """Not standardised numbers, which only the training saw."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(90, 3)) * [1, 50, 0.01] + [0, 1000, 3]
+    y = 200 + 5 * (x[:, 0] + (x[:, 1] - 1000) / 50)
+    of = np.repeat(["a", "b", "c"], 30)
+    np.savez(tmp_path / "x.npz", x=x, y=y + 40 * (of == "b"), task=of)
+    options = {"network": "linear", "steps": 200}
+    for arm, chosen in (("fixed", {"lr": 0.03, "weight": 1e-3}), ("mtfl", {"weight": 1e-5})):
+        trained = train(tmp_path / "x.npz", arm, chosen, protocol=options)
+        outputs = trained([torch.from_numpy(x)] * 3)
+        for out, shift in zip(outputs, (0, 40, 0), strict=True):
+            assert float((out[:, 0] - torch.from_numpy(y + shift)).abs().max()) < 3
+    np.savez(tmp_path / "y.npz", x=x, y=np.where(y > 200, "high", "below"), task=of)
+    trained = train(tmp_path / "y.npz", "pooled", {"lr": 0.05}, protocol=options)
+    assert trained.labels == [["below", "high"]] * 3 and trained.tasks == ["a", "b", "c"]
+    right = trained([torch.from_numpy(x)] * 3)[0].argmax(1).numpy() == (y > 200)
+    assert right.mean() > 0.9
+
+
+def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        with pytest.raises(ValueError, match=r"output: expected a folder for a report, got .*file"):
+            compare(taskset(), output=tmp_path / place)
+
+
+def test_arms_that_are_no_better_than_a_guess_are_not_praised():
+    result = made_up({"stl": [-60.0, -50, -70, -65, -55], "pooled": [-3.0, -2, -5, -4, -1]})
+    result.settings["guess"] = 0.0
+    found = judge(result)
+    assert found.advised == "pooled" and found.rows[1].verdict == "helps"
+    assert "no arm scores more than a guess without any inputs (0.00) would" in found.reason
+    result.settings["guess"] = -3.5
+    assert "a guess" not in judge(result).reason
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_a_guess_takes_the_largest_class(loss):
+    y = torch.arange(8) % 4 == 0
+    targets, classes = (y.long(), 2) if loss == "cross_entropy" else (y[:, None].float(), None)
+    task = Task("t", torch.zeros(8, 1), targets, loss=loss, classes=classes)
+    assert guess(TaskSet("x", [task, replace(task, targets=1 - task.targets)])) == 75
+
+
+UNITS = {
+    "float64": lambda x: x.double(),
+    "half": lambda x: x.half(),
+    "bytes": lambda x: (40 * x + 128).byte(),
+    "integers": lambda x: (9 * x).long(),
+    "truth values": lambda x: x > 0,
+    "a graph": lambda x: x.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_tasks_in_other_types_are_compared_in_single_precision(kind):
+    made = [replace(task, inputs=UNITS[kind](task.inputs)) for task in taskset()]
+    mixed = [made[0], *list(taskset())[1:]]
+    for tasks in (made, mixed):
+        found = read(tasks).tasks
+        check(Data(found))
+        assert all(t.inputs.dtype == torch.float32 and t.inputs.is_leaf for t in found)
+    one = TaskSet("one", [replace(t, inputs=made[0].inputs) for t in made])
+    assert read(one).tasks.shared_inputs
+
+
+NO_DATA = {
+    "a dict": ({"a": 1}, {}, "expected the path of a folder .* or a TaskSet; got dict"),
+    "nothing": (None, {}, "got NoneType"),
+    "one number a sample": ("x", {"x": torch.zeros(24)}, r"\(samples, features\).* \(24,\)"),
+    "sequences": ("x", {"x": torch.zeros(24, 5, 3)}, r"got torch.float32 \(24, 5, 3\)"),
+    "complex": ("x", {"x": torch.zeros(24, 3, dtype=torch.cfloat)}, "dense real inputs"),
+    "sparse": ("x", {"x": torch.zeros(24, 3).to_sparse()}, "dense real inputs.*sparse"),
+    "unlike numbers of targets": ("y", {}, r"as many numbers in all tasks, got {'a': 1, 'b': 2}"),
+    "groups of one task alone": ("g", {}, r"at least 3 in every task.* a: 1"),
+    "half a split": (None, {"repeats": 5.5}, "repeats: expected at least 5.* got 5.5"),
+    "settings in words": (None, {"trials": "8"}, "trials: expected at least 1, got '8'"),
+    "no size": (None, {"size": 0}, "size: expected a whole number from 1 on, got 0"),
+}
+
+
+@pytest.mark.parametrize("name", NO_DATA)
+def test_what_is_no_data_in_python_is_refused(name):
+    data, options, message = NO_DATA[name]
+    y = torch.arange(24) % 2
+    if data == "x":
+        data, options = [Task(n, options["x"], y, classes=2) for n in "ab"], {}
+    elif data == "y":
+        x = torch.randn(24, 3)
+        data = [Task(n, x, torch.randn(24, k), loss="mse") for k, n in enumerate("ab", 1)]
+    elif data == "g":
+        x = torch.randn(24, 3)
+        data = [Task("a", x, y, classes=2, groups=y * 0), Task("b", x, y, classes=2)]
+    with pytest.raises(ValueError, match=message):
+        compare(data, **options)
+
+
+def test_one_name_is_a_list_of_one(tmp_path):
+    path = table(tmp_path / "x.csv", rows())
+    found = read(path, drop="client", without="shop 1")
+    assert found.tasks.names == ["shop 0", "shop 2"] and "client" not in found.features
+    assert read([Task(3, *[torch.zeros(9, 1)] * 2, loss="mse")]).tasks.names == ["3"]
+
+
+def test_where_single_task_learning_diverges_that_is_said():
+    result = Result("comparison", {}, data={"test": 1, "train": 1}, settings={"chosen": {}})
+    for repeat in range(5):
+        metric = "failed" if repeat else "score"
+        result.add(arm="stl", repeat=repeat, metric=metric, value=1)
+    with pytest.raises(ValueError, match="got 1; it diverged in 4 others"):
+        judge(result)

@@ -220,6 +220,32 @@ def test_a_file_of_a_mirror_is_copied_if_it_may_be_the_one(one, folder, tmp_path
     assert len(copied) == 1 and list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", ["file://{}", " FILE://{}/ "])
+def test_a_folder_may_be_named_as_an_address(how, one, folder, tmp_path, monkeypatch):
+    file = tmp_path / "mir ror" / download.below(URL)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(BODY)
+    place = (tmp_path / "mir ror").as_uri().removeprefix("file://")
+    monkeypatch.setenv("MTLBOOK_MIRROR", how.format(place))
+    assert datasets.fetch("school").is_file()
+
+
+def test_an_address_may_be_written_in_capitals(one, server, folder, monkeypatch):
+    monkeypatch.setenv("MTLBOOK_MIRROR", f" {server.address.upper()}/ ")
+    server.put(URL, BODY)
+    assert datasets.fetch("school").is_file()
+
+
+def test_a_server_that_compresses_unasked(one, server, folder):
+    """What it sends is unpacked; a rest of what is packed cannot be joined to what is not."""
+    server.put(URL, loopback.compressed(BODY))
+    part = workplace.store(folder) / f"{download.below(URL)}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(BODY[:100])
+    assert datasets.fetch("school").is_file()
+    assert [of for _, of in server.asked] == ["bytes=100-", None]
+
+
 def test_two_that_fetch_one_set_at_once_download_it_once(one, server, folder):
     server.put(URL, loopback.trickling(BODY, 0.02, step=1024))
     with ThreadPoolExecutor(2) as pool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtlbook import datasets
-from mtlbook.datasets import DataError, cache, efficientnet, office, registry
+from mtlbook.datasets import DataError, cache, efficientnet, registry
 from mtlbook.datasets.efficientnet import Block, Convolution, EfficientNetLite0, features
 
 pytest.importorskip("yaml")
@@ -206,22 +206,3 @@ def test_features_need_their_images_and_their_weights(cifar, monkeypatch):
     assert not datasets.available("cifar_mtl_efflite0")
     with pytest.raises(DataError, match="mtlbook data fetch cifar10_12k"):
         datasets.fetch("cifar_mtl_efflite0")
-
-
-@needs_weights
-@pytest.mark.skipif(
-    not all(datasets.available(f"office_caltech10{view}") for view in ("", "_efflite0")),
-    reason="Office-Caltech10 is not in the cache",
-)
-def test_copies_agree_with_the_original_images():
-    rows = office.feature_agreement(24)
-    together = rows.pop()
-    assert together["task"] == "all" and together["images"] == 24
-    assert sum(row["images"] for row in rows) == 24
-    for key in ("cosine", "same_class"):
-        mean = sum(row["images"] * row[key] for row in rows) / 24
-        assert together[key] == pytest.approx(mean)
-    # .83 and .96 on 200 images
-    assert together["cosine"] > 0.7 and together["same_class"] > 0.8
-    with pytest.raises(ValueError, match="count: expected so few that some of every class"):
-        office.feature_agreement(2_533)

@@ -1,6 +1,7 @@
 """What holds elsewhere: under other systems and encodings, and for a wheel outside a checkout."""
 
 import ast
+import errno
 import json
 import os
 import re
@@ -177,6 +178,18 @@ def test_written_files_have_the_same_bytes_everywhere(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fdopen", of_windows)
     files.write_atomically(tmp_path / "a.json", "α\nβ\n")
     assert (tmp_path / "a.json").read_bytes() == "α\nβ\n".encode()
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path, monkeypatch):
+    from mtlbook.ledger import files
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'"):
+        files.write_atomically(tmp_path / "a.json", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["audit"], ["audit", "--format", "json"], ["data", "list"]])

@@ -152,7 +152,7 @@ KINDS = {
 
 
 def test_all_arms_are_checked():
-    assert set(KINDS) == set(ARMS) == {*mtal.COUNTERPARTS, *mtal.REGIME_ARMS}
+    assert set(KINDS) == set(ARMS) > set(mtal.REGIME_ARMS)
 
 
 @pytest.mark.parametrize("name", KINDS)

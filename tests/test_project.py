@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -163,6 +164,27 @@ def test_readme_names_existing_targets_and_files():
     folders = re.findall(r"^\| `([\w/]+/)` \|", readme, re.MULTILINE)
     assert len(folders) >= 5
     assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
+@pytest.mark.posix("make")
+def test_what_make_starts_does_not_hear_of_settings_that_harm_it(tmp_path):
+    """Pictures would be missing, kernels be others, and every process compile what it imports."""
+    harm = "JUPYTER_PATH MPLBACKEND PYTHONSTARTUP PYTHONDONTWRITEBYTECODE".split()
+    shown = tmp_path / "shown.mk"
+    shown.write_text(f"include {ROOT / 'Makefile'}\nshown:\n\t@env\n")
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-f", str(shown), "shown"],
+        cwd=tmp_path,
+        env=os.environ | dict.fromkeys([*harm, "MTLBOOK_DATA"], "1"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    assert names & {*harm, "MTLBOOK_DATA", "JUPYTER_PREFER_ENV_PATH"} == {
+        "MTLBOOK_DATA",
+        "JUPYTER_PREFER_ENV_PATH",
+    }
 
 
 def test_core_needs_torch_and_numpy_only():

@@ -1,10 +1,11 @@
 """How the built book looks: nothing cut or too small, colours that can be read, names for all.
 
-One browser opens every page once, 1280 pixels wide, then as wide as a phone, then in the dark.
+A browser opens every page once, 1280 pixels wide, then as wide as a phone, then in the dark.
 """
 
 import importlib.util
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,15 +144,28 @@ def window():
 
 
 @pytest.fixture(scope="module")
-def pages(window):
-    """Every page of the book -> what was found on it."""
+def pages():
+    """Every page of the book -> what was found on it. Two browsers share them, one for a core."""
+    if why := why_not():
+        pytest.skip(why)
     script = axe()
     names = [path.relative_to(BOOK).with_suffix("").as_posix() for path in BOOK.rglob("*.md")]
     width = {"index": 1280}
-    return {
-        name: look(window, (HTML / f"{name}.html").as_uri(), script, at=width.get(name, PHONE))
-        for name in sorted(names)
-    }
+    waiting = iter(sorted(names))
+
+    def some(_: int) -> dict:
+        with browser() as window:
+            window.patience(180)
+            return {
+                name: look(
+                    window, (HTML / f"{name}.html").as_uri(), script, at=width.get(name, PHONE)
+                )
+                for name in waiting
+            }
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(some, range(2))
+    return dict(sorted((first | second).items()))
 
 
 def wrong(pages, kind, of):

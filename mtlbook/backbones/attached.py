@@ -173,8 +173,8 @@ def attach(networks: Sequence[nn.Module], parameters: Sequence[str]) -> Attached
     Raises
     ------
     ValueError
-        If a parameter is missing in a network, is shared by two, or no matrix or convolution. A
-        method that stacks parameters of unlike shape says so itself.
+        If a parameter is missing in a network, is shared by two, has no shape yet (lazy), or is no
+        matrix or convolution. A method that stacks parameters of unlike shape says so itself.
 
     Examples
     --------
@@ -184,7 +184,11 @@ def attach(networks: Sequence[nn.Module], parameters: Sequence[str]) -> Attached
     >>> method.layers, method.penalty().requires_grad
     (('0',), True)
     """
-    networks = networks if isinstance(networks, nn.ModuleList) else nn.ModuleList(networks)
+    if not isinstance(networks, nn.ModuleList):
+        networks = list(networks)
+        if odd := [type(network) for network in networks if not isinstance(network, nn.Module)]:
+            raise ValueError(f"networks: expected a sequence of nn.Module, got {odd[0].__name__}")
+        networks = nn.ModuleList(networks)
     if not len(networks):
         raise ValueError("networks: expected at least one, got none")
     if len({id(network) for network in networks}) < len(networks):
@@ -197,17 +201,28 @@ def attach(networks: Sequence[nn.Module], parameters: Sequence[str]) -> Attached
         if layer in names:
             raise ValueError(f"parameters: expected different names, got {name!r} twice")
         _check(networks, name)
+        own = networks[0].get_parameter(name)
+        if tied := [other for other in names.values() if networks[0].get_parameter(other) is own]:
+            raise ValueError(
+                f"parameters: expected different ones, got {name!r}, tied to {tied[0]!r}"
+            )
         names[layer] = name
     return AttachedNetworks(networks, names)
 
 
 def _check(networks: nn.ModuleList, name: str) -> None:
-    found = [dict(network.named_parameters()).get(name) for network in networks]
+    found = [dict(n.named_parameters(remove_duplicate=False)).get(name) for n in networks]
     for task, (network, parameter) in enumerate(zip(networks, found, strict=True)):
         if parameter is None:
-            known = [n for n, p in network.named_parameters() if p.ndim > 1]
+            own = network.named_parameters()
+            known = [n for n, p in own if nn.parameter.is_lazy(p) or p.ndim > 1]
             raise ValueError(
                 f"parameters: expected names among {known} of network {task}, got {name!r}"
+            )
+        if nn.parameter.is_lazy(parameter):
+            raise ValueError(
+                f"parameters: expected a shape, got {name!r} of network {task}, which has none "
+                "before the network was called once"
             )
     shapes = [tuple(parameter.shape) for parameter in found]
     if {len(shape) for shape in shapes} not in ({2}, {4}):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from mtlbook.comparison.arms import CANDIDATES, NETWORKS, START, Choice, Protocol, choose
 from mtlbook.comparison.checks import check
@@ -18,14 +19,24 @@ from mtlbook.comparison.judging import MARGIN, Judgement, judge
 from mtlbook.comparison.reading import Data, read
 from mtlbook.comparison.report import as_html, as_text
 from mtlbook.comparison.running import run, study_of
-from mtlbook.comparison.splits import standardise
+from mtlbook.comparison.splits import Scaling
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
 from mtlbook.tasks import TaskSet
 from mtlbook.training import pick_device
 
-__all__ = ["CANDIDATES", "Comparison", "Data", "Protocol", "check", "compare", "read", "train"]
+__all__ = [
+    "CANDIDATES",
+    "Comparison",
+    "Data",
+    "Protocol",
+    "Trained",
+    "check",
+    "compare",
+    "read",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -95,18 +106,18 @@ def compare(
     ValueError
         If the data cannot be compared; the message says what was expected and what came.
     """
-    arms = None if arms is None else list(arms)
-    if repeats < 5:
+    arms = [arms] if isinstance(arms, str) else None if arms is None else list(arms)
+    if type(repeats) is not int or repeats < 5:
         raise ValueError(
-            f"repeats: expected at least 5, below which nothing is said, got {repeats}"
+            f"repeats: expected at least 5, below which nothing is said, got {repeats!r}"
         )
-    if trials < 1:
-        raise ValueError(f"trials: expected at least 1, got {trials}")
+    if type(trials) is not int or trials < 1:
+        raise ValueError(f"trials: expected at least 1, got {trials!r}")
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin: expected points from 0 on, got {margin}")
-    if output is not None and Path(output).is_file():
-        raise ValueError(f"output: expected a folder, got the file {output}")
     _check(network, arms, protocol or {}, device)
+    if output is not None:
+        _writable(Path(output))
     found = read(data, tell=tell, **reading)
     warnings = check(found)
     chosen, settled = _settle(found, network, arms, trials, dict(protocol or {}))
@@ -130,7 +141,7 @@ def compare(
         found.notes,
         warnings,
         _command(data, asked, protocol or {}),
-        _code(data, judgement, settled, reading),
+        _code(data, judgement, settled, reading, found),
     )
     if output is not None:
         write_atomically(Path(output) / "report.html", html)
@@ -153,6 +164,14 @@ def _settle(
         if by := [arm for arm in choice.arms if name in CANDIDATES[arm].ranges]:
             raise ValueError(f"protocol: expected fields that no arm chooses, got {name}: {by} do")
     return choice, replace(Protocol(network=network), **changes)
+
+
+def _writable(output: Path) -> None:
+    """Refuse now, and not after the first arm, a folder in which no report can be written."""
+    there = next(p for p in (output.absolute(), *output.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "which cannot be written to" if there.is_dir() else "which is a file"
+        raise ValueError(f"output: expected a folder for a report, got {output}: {there}, {what}")
 
 
 def _check(
@@ -185,6 +204,40 @@ def _check(
         ) from error
 
 
+class Trained(nn.Module):
+    """An arm, trained on all samples, that takes inputs and gives outputs in the data's own units.
+
+    Attributes
+    ----------
+    method : Method
+        On standardised inputs and targets.
+    scaling : Scaling
+        What they were standardised by.
+    tasks, features : list of str
+        Names of the tasks and of the inputs' entries, in their order; the latter empty for images
+        and arrays.
+    labels : list of list
+        Of each task the classes that its outputs stand for; empty for regressions.
+    """
+
+    def __init__(self, method: Method, scaling: Scaling, data: Data):
+        super().__init__()
+        self.method, self.scaling = method, scaling
+        self.tasks, self.features, self.labels = data.tasks.names, data.features, data.labels
+
+    @torch.no_grad()
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Of T batches, one per task, in the data's units: scores of the classes, or numbers."""
+        mean, scale = self.scaling.mean, self.scaling.scale
+        device = next(self.method.parameters()).device
+        x = [((own.to(mean) - mean) / scale).to(device) for own in inputs]
+        outputs = [out.to(mean) for out in self.method(x)]
+        if not self.scaling.units:
+            return outputs
+        units = zip(outputs, self.scaling.units, self.scaling.centres, strict=True)
+        return [out * unit + centre for out, unit, centre in units]
+
+
 def train(
     data: str | os.PathLike | TaskSet | Data,
     arm: str,
@@ -194,10 +247,8 @@ def train(
     device: str = "auto",
     protocol: Mapping[str, Any] | None = None,
     **reading: Any,
-) -> Method:
+) -> Trained:
     """Train one arm on all samples of some tasks: what a report advises.
-
-    Inputs, and targets of regressions, are standardised as in the comparison, by all samples here.
 
     Parameters
     ----------
@@ -217,11 +268,12 @@ def train(
     found = read(data, **reading)
     check(found)
     choice, settled = _settle(found, network, [arm], 1, changes)
-    whole = standardise({"train": found.tasks})
+    scaling = Scaling.of(found.tasks)
     study = study_of(choice, settled)
     row = replace(choice.arms[arm], configurations=[dict(settings)])
     study = replace(study, arms={arm: row, **START})
-    return study.train(arm, whole, seed, 0, device=device).method
+    done = study.train(arm, {"train": scaling(found.tasks)}, seed, 0, device=device)
+    return Trained(done.method, scaling, found)
 
 
 def _arguments(options: Mapping[str, Any]) -> list[str]:
@@ -246,15 +298,24 @@ def _command(data: Any, asked: Mapping[str, Any], protocol: Mapping[str, Any]) -
     )
 
 
-def _code(data: Any, judgement: Judgement, settled: Protocol, reading: Mapping[str, Any]) -> str:
+def _code(
+    data: Any,
+    judgement: Judgement,
+    settled: Protocol,
+    reading: Mapping[str, Any],
+    found: Data,
+) -> str:
     row = next(row for row in judgement.rows if row.arm == judgement.advised)
     default = vars(Protocol())
     changed = {k: v for k, v in vars(settled).items() if v != default[k] or k == "network"}
     source = repr(str(data)) if isinstance(data, str | os.PathLike) else "tasks"
     options = "".join(f", {k}={v!r}" for k, v in reading.items() if v is not None and v != [])
+    pictures = [note for note in found.notes if note.startswith("inputs: ") and not found.features]
     return (
         "from mtlbook.comparison import train\n\n"
         f"settings = {row.settings!r}\n"
-        f"method = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
-        "# method([inputs of task 1, inputs of task 2, ...]) gives all outputs\n"
+        f"trained = train({source}, {row.arm!r}, settings, protocol={changed!r}{options})\n"
+        "# trained([a tensor for each of trained.tasks]), in the data's units (columns:\n"
+        "# trained.features), gives numbers, or scores of the classes in trained.labels\n"
+        + "".join(f"# {note}\n" for note in pictures)
     )

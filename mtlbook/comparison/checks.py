@@ -39,6 +39,9 @@ def check(data: Data) -> list[str]:
     shapes = {task.name: tuple(task.inputs.shape[1:]) for task in tasks}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"tasks: expected inputs of one shape in all, got {shapes}; {ONE_SHAPE}")
+    outputs = dict(zip(tasks.names, tasks.outputs, strict=True))
+    if kinds != {"cross_entropy"} and len(set(outputs.values())) > 1:
+        raise ValueError(f"targets: expected as many numbers in all tasks, got {outputs}")
     few = {task.name: len(task) for task in tasks if len(task) < FEWEST}
     if few:
         raise ValueError(
@@ -62,8 +65,8 @@ def check(data: Data) -> list[str]:
             f"targets: expected classes with several samples, got classes of a single one by task: "
             f"{_some(single)}; is the target a name or a number of the sample?"
         )
-    if tasks[0].groups is not None:
-        number = {task.name: len(task.groups.unique()) for task in tasks}
+    number = {t.name: len(t.groups.unique()) for t in tasks if t.groups is not None}
+    if number:
         if number := {name: n for name, n in number.items() if n < 3}:
             raise ValueError(
                 "groups: expected at least 3 in every task, to learn from, to choose numbers with "

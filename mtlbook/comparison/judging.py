@@ -76,6 +76,9 @@ def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
     single-task learning lies above (below) 0, is equal if it lies within the margin, and else it is
     undecided. Advised is the simplest arm whose mean is within the margin of the best mean.
 
+    Repeats in which single-task learning diverged have nothing to be compared with, and are left
+    out.
+
     Raises
     ------
     ValueError
@@ -83,17 +86,23 @@ def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
     """
     base = result.values("stl", "score")
     if len(base) < FEWEST:
-        raise ValueError(f"repeats: expected at least {FEWEST} of 'stl', got {len(base)}")
+        lost = len(result.values("stl", "failed"))
+        why = f"; it diverged in {lost} others: are there extreme inputs?" if lost else ""
+        raise ValueError(f"repeats: expected at least {FEWEST} of 'stl', got {len(base)}{why}")
     ratio = result.data["test"] / result.data["train"]
     names = [arm for arm in CANDIDATES if arm in result.settings["chosen"]]
-    whole = [arm for arm in names if len(result.values(arm, "score")) == len(base)]
-    failed = {arm: len(result.values(arm, "failed")) for arm in names if arm not in whole}
+    whole = [arm for arm in names if base.keys() <= result.values(arm, "score").keys()]
+    failed = {arm: len(result.values(arm, "failed")) for arm in names}
+    failed = {arm: n for arm, n in failed.items() if n and (arm not in whole or arm == "stl")}
     others = [arm for arm in whole if arm != "stl"]
     gains = {arm: resampled_interval(_pairs(result, arm, "stl"), ratio) for arm in others}
     adjusted = holm([p_value_of(gain) for gain in gains.values()])
     p_values = dict(zip(gains, adjusted, strict=True))
     rows = [_row(result, arm, gains.get(arm), margin, p_values.get(arm, 1.0)) for arm in whole]
     advised, reason = _advise(rows, margin)
+    guess = result.settings.get("guess", -math.inf)
+    if max(row.mean.mean for row in rows) <= guess:
+        reason += f"; but no arm scores more than a guess without any inputs ({guess:.2f}) would"
     return Judgement(rows, failed, advised, reason, margin, ratio)
 
 
@@ -103,7 +112,8 @@ def _pairs(result: Result, arm: str, other: str) -> np.ndarray:
 
 
 def _row(result: Result, arm: str, gain: Interval | None, margin: float, p: float) -> Row:
-    scores = result.values(arm, "score")
+    base = result.values("stl", "score")
+    scores = {r: score for r, score in result.values(arm, "score").items() if r in base}
     losses, seconds = result.values(arm, "loss"), result.values(arm, "seconds")
     here = needed = None
     verdict, worst = "reference", 0.0
@@ -111,8 +121,8 @@ def _row(result: Result, arm: str, gain: Interval | None, margin: float, p: floa
     if gain is not None:
         here = mean_interval(_pairs(result, arm, "stl"))
         verdict = verdict_of(gain, margin)
-        base = np.array([_per_task(result, "stl", r) for r in sorted(scores)])
-        worst = float((per_task - base).mean(0).min())
+        alone = np.array([_per_task(result, "stl", r) for r in sorted(scores)])
+        worst = float((per_task - alone).mean(0).min())
         if verdict == "undecided" and abs(gain.mean) > 1e-9:
             # the half width falls with the root of the number of samples, the splits' shares kept
             needed = ((gain.high - gain.mean) / abs(gain.mean)) ** 2

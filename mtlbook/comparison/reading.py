@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
-from numbers import Real
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from mtlbook.comparison import targets
 from mtlbook.comparison.pictures import read_folder
+from mtlbook.comparison.tables import read_table
 from mtlbook.tasks import Task, TaskSet
 
 TABLES = (".csv", ".tsv", ".parquet")
-LEVELS = 30  # of a column of text that becomes indicators
 ONE_SHAPE = (
     "bring images to one size (a folder of images is: --images pixels --size N) and describe all "
     "samples by the same columns. For unlike inputs nothing but single-task learning is left to "
@@ -46,11 +41,14 @@ class Data:
         What was assumed or changed.
     features : list of str
         Names of the inputs' entries; empty for images.
+    labels : list of list
+        Of each task the classes that its outputs stand for; empty for regressions.
     """
 
     tasks: TaskSet
     notes: list[str] = field(default_factory=list)
     features: list[str] = field(default_factory=list)
+    labels: list[list] = field(default_factory=list)
 
 
 def read(
@@ -70,7 +68,7 @@ def read(
 
     Parameters
     ----------
-    data : path, TaskSet or Data
+    data : path, TaskSet, sequence of Task, or Data
         A folder of images ``<task>/<class>/<image>``; a table, one row a sample; an ``.npz`` file
         with ``x``, ``y``, ``task`` and optionally ``group``, or with ``x_NAME``, ``y_NAME`` and
         optionally ``group_NAME`` of every task.
@@ -100,19 +98,31 @@ def read(
         raise ValueError(f"kind: expected auto, classification or regression, got {kind!r}")
     if images not in ("auto", "features", "pixels"):
         raise ValueError(f"images: expected auto, features or pixels, got {images!r}")
+    drop, without = ([of] if isinstance(of, str) else list(of) for of in (drop, without))
+    if type(size) is not int or size < 1:
+        raise ValueError(f"size: expected a whole number from 1 on, got {size!r}")
+    if isinstance(data, list | tuple) and data and all(isinstance(t, Task) for t in data):
+        data = TaskSet("tasks", data)
     if isinstance(data, TaskSet):
-        found = Data(data)
+        found = Data(_plain(data))
     elif isinstance(data, Data):
         found = data
+    elif not isinstance(data, str | os.PathLike):
+        raise ValueError(
+            f"data: expected the path of {HINT}; or a TaskSet; got {type(data).__name__}"
+        )
     else:
         path = Path(data)
+        if str(path) != str(path).encode(errors="replace").decode():
+            raise ValueError(f"data: expected a path that is text in UTF-8, got {str(path)!r}")
         if path.is_dir():
             x, y, of_task, notes = read_folder(path, images, size, tell)
-            found = _assemble(path.name, x, y, of_task, None, "classification", notes, [])
+            found = _assemble(path.resolve().name, x, y, of_task, None, "classification", notes, [])
         elif not path.is_file():
             raise ValueError(f"data: expected {HINT}, got no file or folder {path}")
         elif path.suffix.lower() in TABLES:
-            found = _read_table(path, task, target, group, drop, kind)
+            x, y, of_task, groups, notes, names = read_table(path, task, target, group, drop)
+            found = _assemble(path.name, x, y, of_task, groups, kind, notes, names)
         elif path.suffix.lower() == ".npz":
             found = _read_arrays(path, kind)
         else:
@@ -125,119 +135,38 @@ def read(
         if not kept:
             raise ValueError("without: expected to leave some tasks, got all of them")
         note = f"left out: {', '.join(without)}"
-        found = Data(found.tasks.subset(kept), [*found.notes, note], found.features)
+        labels = [found.labels[t] for t in kept] if found.labels else []
+        found = Data(found.tasks.subset(kept), [*found.notes, note], found.features, labels)
     return found
 
 
-def _read_table(
-    path: Path,
-    task: str,
-    target: str | Sequence[str],
-    group: str | None,
-    drop: Sequence[str],
-    kind: str,
-) -> Data:
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("tables need pandas: pip install pandas", name="pandas") from error
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pandas.read_parquet(path)
-        else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else None  # None: found out
-            table = pandas.read_csv(path, sep=separator, engine="python", encoding="utf-8-sig")
-    except ImportError as error:
-        raise ImportError(
-            f"{path.name}: Parquet needs pyarrow, pip install 'mtlbook[parquet]'; or save a .csv",
-            name="pyarrow",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name}: expected text in UTF-8, got other bytes: {error}"
-        ) from error
-    except (ValueError, OSError, csv.Error, pandas.errors.ParserError) as error:
-        raise ValueError(f"{path.name}: expected a table, got: {error}") from error
-    if table.empty:
-        size = f"{len(table)} rows and {len(table.columns)} columns"
-        raise ValueError(f"{path.name}: expected one row per sample, got {size}")
-    table.columns = [str(name).strip() for name in table.columns]
-    wanted = [target] if isinstance(target, str) else list(target)
-    for option, names in (
-        ("task", [task]),
-        ("target", wanted),
-        ("group", [group] if group else []),
-    ):
-        if missing := [name for name in names if name not in table.columns]:
+def _plain(tasks: TaskSet) -> TaskSet:
+    """Somebody's tasks, numbers in single precision and without a history of gradients."""
+    for task in tasks:
+        x = task.inputs
+        if x.is_complex() or x.layout != torch.strided or x.ndim not in (2, 4):
             raise ValueError(
-                f"{option}: expected a column among {list(table.columns)}, got {missing[0]!r}"
+                "tasks: expected dense real inputs (samples, features) or (samples, channels, "
+                f"height, width), got {x.dtype} {tuple(x.shape)}, {x.layout}, of {task.name!r}"
             )
-    if unknown := [name for name in drop if name not in table.columns]:
-        raise ValueError(f"drop: expected columns among {list(table.columns)}, got {unknown}")
-    roles = [task, *wanted, *([group] if group else [])]
-    if len(set(roles)) < len(roles):
-        raise ValueError(f"task, target, group: expected different columns, got {roles}")
-    if used := [name for name in drop if name in roles]:
-        raise ValueError(f"drop: expected columns of inputs, got {used[0]!r}, which is asked for")
-    inputs = [c for c in table.columns if c not in {*roles, *drop}]
-    empty = {c: int(n) for c, n in table[[*roles, *inputs]].isna().sum().items() if n}
-    if empty:
-        raise ValueError(
-            f"{path.name}: expected a value in every cell, got empty ones by column: {empty}; fill "
-            "them, or drop the rows or the columns"
+    tasks = tasks.map_inputs(lambda x: x.detach().float())
+    made = [
+        replace(
+            task,
+            name=str(task.name),
+            targets=task.targets if task.classes else task.targets.detach().float(),
         )
-    notes: list[str] = []
-    columns = [_inputs_of(table[c], c, notes) for c in inputs]
-    if not columns:
-        raise ValueError(f"{path.name}: expected columns of inputs, got none besides {roles}")
-    names = [name for of, _ in columns for name in of]
-    x = np.concatenate([values for _, values in columns], axis=1)
-    y = np.stack([_plain(table[c], c) for c in wanted], axis=1)
-    y = y if len(wanted) > 1 else y[:, 0]
-    groups = None if group is None else pandas.factorize(table[group])[0]
-    return _assemble(
-        path.name, x, y, table[task].astype(str).to_numpy(), groups, kind, notes, names
-    )
-
-
-def _inputs_of(column: Any, name: str, notes: list[str]) -> tuple[list[str], np.ndarray]:
-    """The names and numbers of one column: as it is, or indicators of its texts."""
-    values = _plain(column, name)
-    if values.dtype.kind in "iufb":
-        return [name], values.astype(np.float64)[:, None]
-    levels, codes = np.unique(values, return_inverse=True)
-    if len(levels) > LEVELS:
-        comma = all(re.fullmatch(r"\s*[-+]?\d*,\d+\s*", level) for level in levels if "," in level)
-        hint = "write its numbers with a decimal point, or " if comma and "," in levels[0] else ""
-        raise ValueError(
-            f"column {name!r}: expected numbers, or a text with at most {LEVELS} different values, "
-            f"got {len(levels)} such as {str(levels[0])!r}; {hint}leave it out with --drop {name}"
-        )
-    notes.append(f"column {name}: {len(levels)} texts became indicators")
-    return [f"{name}={level}" for level in levels], np.eye(len(levels))[codes]
-
-
-def _plain(column: Any, name: str) -> np.ndarray:
-    """The values of a column as numbers or texts, whatever the table holds them in."""
-    values = column.to_numpy()
-    if values.dtype.kind == "O":  # nullable integers, decimals, texts
-        if all(isinstance(value, Real | Decimal) for value in values):
-            kinds = {type(value) for value in values}
-            whole = all(issubclass(kind, int | np.integer) for kind in kinds) and bool not in kinds
-            return values.astype(bool if kinds == {bool} else np.int64 if whole else np.float64)
-        odd = next((v for v in values if isinstance(v, list | tuple | dict | np.ndarray)), None)
-        if odd is not None:
-            raise ValueError(
-                f"column {name!r}: expected a number or a text in every cell, got "
-                f"{type(odd).__name__}; give each of its entries a column"
-            )
-    return values if values.dtype.kind in "iufb" else values.astype(str)
+        for task in tasks
+    ]
+    return replace(tasks, tasks=tuple(made))
 
 
 def _read_arrays(path: Path, kind: str) -> Data:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+            if odd := [name for name, a in arrays.items() if not isinstance(a, np.ndarray)]:
+                raise ValueError(f"other files, {odd}")  # of a zip that NumPy has not written
     except Exception as error:  # NumPy has many names for a file that it does not like
         raise ValueError(f"{path.name}: expected an .npz of plain arrays, got: {error}") from error
     if single := sorted(name for name, a in arrays.items() if not a.ndim):
@@ -287,6 +216,10 @@ def _read_arrays(path: Path, kind: str) -> Data:
             raise ValueError(
                 f"{path.name}: expected group_NAME of every task, got none of {missing}"
             )
+        if odd := [n for n in names if arrays[f"group_{n}"].shape != (len(arrays[f"x_{n}"]),)]:
+            raise ValueError(
+                f"{path.name}: expected a group for every sample, got another number of {odd}"
+            )
         groups = np.concatenate([arrays[f"group_{name}"].astype(str) for name in names])
     x, y = (np.concatenate([arrays[f"{of}_{name}"] for name in names]) for of in "xy")
     return _assemble(path.name, x, y, of_task, groups, kind, [], [])
@@ -303,26 +236,46 @@ def _assemble(
     features: list[str],
 ) -> Data:
     """Tasks of samples that are all in one array."""
-    if x.dtype.kind not in "iufb" or x.ndim < 2:
-        raise ValueError(f"{name}: expected numbers (n, ...) as inputs, got {x.dtype} {x.shape}")
+    if x.dtype.kind not in "iufb" or x.ndim not in (2, 4):
+        raise ValueError(
+            f"{name}: expected numbers (samples, features) or (samples, channels, height, width) "
+            f"as inputs, got {x.dtype} {x.shape}"
+        )
+    if not x.size:
+        raise ValueError(f"{name}: expected samples with features, got inputs {x.shape}")
+    if x.ndim == 4 and x.shape[1] == x.shape[2] > 4 and x.shape[3] in (1, 3, 4):
+        raise ValueError(
+            f"{name}: expected channels before height and width, got {x.shape}; move the last axis "
+            "with np.moveaxis(x, -1, 1)"
+        )
     if kind == "auto":
         kind = targets.guess(y)
         notes = [*notes, f"the targets were taken for {kind}; --kind says otherwise"]
     make = targets.classes if kind == "classification" else targets.numbers
     found = make(name, y, of_task, notes)
     keys = None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1]
+    wide = x.ndim == 2 and not (x.dtype.kind == "f" and x.dtype.itemsize <= 4)
+    if wide:
+        x = np.where(targets.varies(x), x, x[:1])
+    if wide and len(lost := targets.blurred(x)):
+        such = [features[i] if features else int(i) for i in lost[:6]]
+        raise ValueError(
+            f"{name}: expected inputs that single precision (7 digits) tells apart, got {such} "
+            f"with numbers such as {float(x[0, lost[0]])!r}; subtract their mean"
+        )
     inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     tasks = []
-    for of, (codes, classes) in found.items():
+    for of, (codes, space) in found.items():
         rows = torch.from_numpy(np.flatnonzero(of_task == of))
         tasks.append(
             Task(
                 str(of),
                 inputs[rows],
                 torch.from_numpy(codes),
-                loss="mse" if classes is None else "cross_entropy",
-                classes=classes,
+                loss="cross_entropy" if space else "mse",
+                classes=len(space) or None,
                 groups=None if keys is None else torch.from_numpy(keys)[rows],
             )
         )
-    return Data(TaskSet(name, tasks, tier="fetched", licence="yours"), notes, features)
+    labels = [space for _, space in found.values() if space]
+    return Data(TaskSet(name, tasks, tier="fetched", licence="yours"), notes, features, labels)

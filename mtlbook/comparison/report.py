@@ -29,7 +29,7 @@ svg text { fill: currentColor; }
 """
 UNITS = {
     "cross_entropy": "accuracy in percent",
-    "mse": "explained variance in percent (100 is perfect, 0 a guess of the mean)",
+    "mse": "explained variance in percent (100 is perfect)",
     "bce": "accuracy in percent",
 }
 PAIRS = 30  # tasks at most of which the whole matrix is shown
@@ -100,7 +100,8 @@ def as_html(
         f"<h1>{escape(title)}</h1>",
         f"<p>{data['tasks']} tasks, {data['examples']} samples; {data['train']} to learn from, "
         f"{data['validation']} to choose numbers with, {data['test']} to test on; {repeats} random "
-        f"splits. Score: {UNITS[settings['loss']]}, each task counting the same.</p>",
+        f"splits. Score: {UNITS[settings['loss']]}, each task counting the same. A guess without "
+        f"any inputs would score {number(settings['guess'])}.</p>",
         f'<p class="advice">Take <strong>{escape(judgement.advised)}</strong> '
         f"({escape(CANDIDATES[judgement.advised].title)}): {escape(judgement.reason)}.</p>",
         "<h2>What helps, and by how much</h2>",

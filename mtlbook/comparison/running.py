@@ -61,6 +61,19 @@ def score(method: Method, part: TaskSet) -> Sequence[float]:
     return [sum(per_task) / len(per_task)]
 
 
+def guess(tasks: TaskSet) -> float:
+    """The score without any inputs: the mean of each task's targets, or its largest class."""
+    if tasks[0].loss == "mse":
+        return 0.0
+    shares = [
+        float(task.targets.bincount().max()) / len(task)
+        if task.loss == "cross_entropy"
+        else float((0.5 + (task.targets.double().mean(0) - 0.5).abs()).mean())
+        for task in tasks
+    ]
+    return 100 * sum(shares) / len(shares)
+
+
 def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
     """``score`` with every task's, ``loss``, and what the method holds of the tasks' relation."""
     per_task, loss = scores(outcome.method, parts["test"])
@@ -119,7 +132,8 @@ def run(
         tasks,
         splits=split(tasks, 0, protocol),
         device=str(pick_device(device)),
-        settings={"names": tasks.names, "loss": tasks[0].loss, "left_out": choice.left_out},
+        settings={"names": tasks.names, "loss": tasks[0].loss, "left_out": choice.left_out}
+        | {"guess": guess(tasks)},
     )
     result = _resumed(begun, path)
     todo = len(choice.arms) * (trials * len(TUNING_SPLITS) + repeats)
@@ -183,6 +197,6 @@ def _resumed(begun: Result, path: Path | None) -> Result:
             f"{path}: expected a comparison of these data under these settings, got another one; "
             "delete it, or write elsewhere with --output"
         )
-    found.settings["left_out"] = begun.settings["left_out"]
+    found.settings |= {name: begun.settings[name] for name in ("left_out", "guess")}
     found.device, found._started = begun.device, begun._started
     return found

@@ -87,7 +87,7 @@ def _divide(tasks: TaskSet, units: list[Tensor], share: float, seed: int) -> lis
     """A part of about this share of every task, of whole units, as a mask for each task."""
     counts = torch.cat(units).bincount()
     if not all(bool((counts[u] == 1).all()) for u in units):
-        return _divide_units(units, share, seed)
+        return _divide_units(tasks, units, share, seed)
     generator = torch.Generator().manual_seed(seed)
     return [_divide_samples(task, share, generator) for task in tasks]
 
@@ -106,7 +106,7 @@ def _divide_samples(task: Task, share: float, generator: torch.Generator) -> Ten
     return _never_empty(mask, generator)
 
 
-def _divide_units(units: list[Tensor], share: float, seed: int) -> list[Tensor]:
+def _divide_units(tasks: TaskSet, units: list[Tensor], share: float, seed: int) -> list[Tensor]:
     """Whole units in random order, each to the side that is further behind, all tasks counted."""
     generator = torch.Generator().manual_seed(seed)
     number = int(torch.cat(units).max()) + 1
@@ -125,8 +125,9 @@ def _divide_units(units: list[Tensor], share: float, seed: int) -> list[Tensor]:
     for t, mask in enumerate(masks):
         if mask.all() or not mask.any():
             raise ValueError(
-                f"groups: expected enough of them to divide every task, got "
-                f"{len(units[t].unique())} in task {t}, all on one side of a split"
+                "samples: expected enough groups, and enough samples that are no copies, to divide "
+                f"every task, got {len(units[t].unique())} of task {tasks.names[t]!r}, all on one "
+                "side of a split"
             )
     return masks
 
@@ -138,35 +139,57 @@ def _never_empty(mask: Tensor, generator: torch.Generator) -> Tensor:
     return mask
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """Means and deviations of a training part.
+
+    Attributes
+    ----------
+    mean, scale : Tensor
+        Of the inputs, by feature, of images by channel, over all tasks.
+    centres, units : list of Tensor
+        Of each task's targets; empty unless they are numbers.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    centres: list[Tensor]
+    units: list[Tensor]
+
+    @classmethod
+    def of(cls, train: TaskSet, *, common: bool = False) -> Scaling:
+        """Of a training part; targets by task, or where they are ``common`` over all tasks."""
+        x = torch.cat([task.inputs for task in train])
+        axes = [0] if x.ndim == 2 else [0, *range(2, x.ndim)]
+        mean, scale = x.mean(axes, keepdim=True), x.std(axes, keepdim=True, correction=0)
+        mean = torch.where(scale > 0, mean, x.amin(axes, keepdim=True))  # a large mean is rounded
+        scale = torch.where(scale > 0, scale, 1)
+        if train[0].loss != "mse":
+            return cls(mean, scale, [], [])
+        seen = (
+            [torch.cat([t.targets for t in train])] * len(train)
+            if common
+            else [task.targets for task in train]
+        )
+        units = [y.std(0, correction=0) for y in seen]
+        units = [torch.where(u > 0, u, 1) for u in units]
+        return cls(mean, scale, [y.mean(0) for y in seen], units)
+
+    def __call__(self, part: TaskSet) -> TaskSet:
+        """A part in these units."""
+        part = part.map_inputs(lambda x: (x - self.mean) / self.scale)
+        if not self.units:
+            return part
+        scaled = zip(part, self.centres, self.units, strict=True)
+        tasks = tuple(replace(task, targets=(task.targets - c) / u) for task, c, u in scaled)
+        return replace(part, tasks=tasks)
+
+
 def standardise(parts: dict[str, TaskSet], *, common: bool = False) -> dict[str, TaskSet]:
     """Inputs and targets of regressions in units of their deviation in the training part.
 
     Inputs by feature (of images: by channel) over all tasks; targets by task, or where they are
     ``common``, of one kind and unit, over all tasks.
     """
-    train = parts["train"]
-    x = torch.cat([task.inputs for task in train])
-    axes = [0] if x.ndim == 2 else [0, *range(2, x.ndim)]
-    mean, scale = x.mean(axes, keepdim=True), x.std(axes, keepdim=True, correction=0)
-    scale = torch.where(scale > 0, scale, 1)
-    result = {name: part.map_inputs(lambda x: (x - mean) / scale) for name, part in parts.items()}
-    if train[0].loss != "mse":
-        return result
-    seen = (
-        [torch.cat([t.targets for t in train])] * len(train)
-        if common
-        else [task.targets for task in train]
-    )
-    centres = [y.mean(0) for y in seen]
-    units = [y.std(0, correction=0) for y in seen]
-    units = [torch.where(u > 0, u, 1) for u in units]
-    return {
-        name: replace(
-            part,
-            tasks=tuple(
-                replace(task, targets=(task.targets - c) / u)
-                for task, c, u in zip(part, centres, units, strict=True)
-            ),
-        )
-        for name, part in result.items()
-    }
+    scaling = Scaling.of(parts["train"], common=common)
+    return {name: scaling(part) for name, part in parts.items()}

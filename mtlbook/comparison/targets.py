@@ -22,8 +22,8 @@ def _few(y: np.ndarray) -> bool:
 
 def classes(
     name: str, y: np.ndarray, of_task: np.ndarray, notes: list[str]
-) -> Mapping[str, tuple[np.ndarray, int]]:
-    """Of each task the codes of its samples and the number of classes.
+) -> Mapping[str, tuple[np.ndarray, list]]:
+    """Of each task the codes of its samples and its classes.
 
     One space of labels where tasks have classes in common.
     """
@@ -35,10 +35,8 @@ def classes(
             f"{name}: expected one class a sample, got targets of shape {y.shape}{hint}"
         )
     if y.dtype.kind == "f":
-        if not np.isfinite(y).all() or (y != np.round(y)).any():
-            raise ValueError(
-                f"{name}: expected classes, got numbers such as {y[y != np.round(y)][0]:g}"
-            )
+        if (odd := ~np.isfinite(y) | (y != np.round(y))).any():
+            raise ValueError(f"{name}: expected classes, got numbers such as {y[odd][0]:g}")
         y = y.astype(np.int64)
     if y.dtype.kind in "iu" and y.min() < 0 and set(np.unique(y)) != {-1, 1}:
         raise ValueError(
@@ -59,15 +57,15 @@ def classes(
             "what relates the heads, take the first of each (sorted) for the same, and so on"
         )
     return {
-        of: (np.searchsorted(space, y[of_task == of]).astype(np.int64), len(space))
+        of: (np.searchsorted(space, y[of_task == of]).astype(np.int64), space.tolist())
         for of, space in spaces.items()
     }
 
 
 def numbers(
     name: str, y: np.ndarray, of_task: np.ndarray, notes: list[str]
-) -> Mapping[str, tuple[np.ndarray, None]]:
-    """Of each task the numbers, shape ``(n, outputs)``."""
+) -> Mapping[str, tuple[np.ndarray, list]]:
+    """Of each task the numbers, shape ``(n, outputs)``, which have no classes."""
     if y.dtype.kind not in "iufb":
         such = f"text such as {str(y.flat[0])!r}" if y.dtype.kind in "US" else str(y.dtype)
         raise ValueError(f"{name}: expected numbers as targets of a regression, got {such}")
@@ -76,5 +74,30 @@ def numbers(
         raise ValueError(
             f"{name}: expected targets of at most 3.4e38 (single precision), got {largest:.2g}"
         )
-    y = y.astype(np.float32).reshape(len(y), -1)
-    return {of: (y[of_task == of], None) for of in dict.fromkeys(of_task.tolist())}
+    y = y.reshape(len(y), -1)
+    if len(lost := blurred(y)):
+        raise ValueError(
+            f"{name}: expected targets that single precision (7 digits) tells apart, got numbers "
+            f"such as {float(y[0, lost[0]])!r}; subtract their mean"
+        )
+    y = y.astype(np.float32)
+    return {of: (y[of_task == of], []) for of in dict.fromkeys(of_task.tolist())}
+
+
+def varies(values: np.ndarray) -> np.ndarray:
+    """Which columns ``(n, k)`` are not constant but for rounding in double precision."""
+    exact = values.astype(np.float64)
+    largest = np.abs(exact).max(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (np.ptp(exact, axis=0) > 1e-12 * largest) | ~np.isfinite(largest)
+
+
+def blurred(values: np.ndarray) -> np.ndarray:
+    """The columns ``(n, k)`` whose differences are lost when they are rounded to single precision.
+
+    Lost is a column in which a number moves by more than a thousandth of the standard deviation.
+    """
+    exact = values.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = np.abs(exact.astype(np.float32) - exact).max(0)
+        return np.flatnonzero((moved > 1e-3 * exact.std(0)) & varies(values))

@@ -15,8 +15,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mtlbook.datasets import archive
 from mtlbook.datasets.registry import Download, require
@@ -92,9 +94,13 @@ def below(url: str) -> str:
 
 def address(url: str) -> str:
     """Where a file comes from: its public source, or its place on the mirror."""
-    mirror = os.environ.get("MTLBOOK_MIRROR", "").rstrip("/")
+    mirror = os.environ.get("MTLBOOK_MIRROR", "").rstrip("/ ")
     if not mirror:
         return url
+    if "://" in mirror:
+        mirror = mirror.strip()
+    if mirror.lower().startswith("file://"):
+        mirror = url2pathname(urlsplit(mirror).path)
     return f"{mirror if _is_web(mirror) else Path(mirror).expanduser()}/{below(url)}"
 
 
@@ -183,14 +189,18 @@ def _resume(url: str, part: Path, most: int | None) -> None:
         elif not answer.headers.get("Content-Range", begins).startswith(begins):
             part.unlink()
             raise requests.ConnectionError(f"{url}: expected the rest from byte {have} on")
-        length = answer.headers.get("Content-Length")
+        coded = answer.headers.get("Content-Encoding", "identity") != "identity"  # though not asked
+        if coded and have:
+            part.unlink()
+            raise requests.ConnectionError(f"{url}: expected the rest as it is, got it compressed")
+        length = None if coded else answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         if most is not None and (total or 0) > most:
             part.unlink(missing_ok=True)
             raise RuntimeError(f"{url}: expected at most {most} bytes, announced are {total}")
         try:
             with part.open("ab" if have else "wb") as file:
-                for chunk in _chunks(answer, url, total, have):
+                for chunk in _chunks(answer, url, total, have, coded):
                     have += len(chunk)
                     if most is not None and have > most:
                         break
@@ -205,14 +215,17 @@ def _resume(url: str, part: Path, most: int | None) -> None:
         raise requests.ConnectionError(f"{url}: expected {total} bytes, {have} came")
 
 
-def _chunks(answer, url: str, total: int | None, have: int) -> Iterator[bytes]:
+def _chunks(answer, url: str, total: int | None, have: int, coded: bool) -> Iterator[bytes]:
     """What a server sends, as it comes; an error where it comes too slowly."""
     requests, tqdm = require("requests", "reproduce"), require("tqdm", "reproduce").tqdm
     bar = {"unit": "B", "unit_scale": True, "desc": url.rpartition("/")[2][:30], "leave": False}
     with tqdm(total=total, initial=have, disable=not sys.stderr.isatty(), **bar) as progress:
         since, came = time.monotonic(), 0
         # read1 gives what has come; read would wait for all of it, however slowly that comes
-        while chunk := getattr(answer.raw, "read1", answer.raw.read)(CHUNK):
+        read = getattr(answer.raw, "read1", answer.raw.read)
+        if coded:
+            read = partial(answer.raw.read, decode_content=True)
+        while chunk := read(CHUNK):
             yield chunk
             progress.update(len(chunk))
             came += len(chunk)
@@ -229,4 +242,4 @@ def _part(kept: Path) -> Path:
 
 
 def _is_web(address: str) -> bool:
-    return address.startswith(("http://", "https://"))
+    return address.lower().startswith(("http://", "https://"))

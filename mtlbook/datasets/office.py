@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mtlbook.datasets import cache, efficientnet
+from mtlbook.datasets import cache
 from mtlbook.datasets.registry import entry, one_of, require
 from mtlbook.tasks import Task
 
@@ -132,68 +132,6 @@ def published_splits(percent: Literal[5, 10, 20]) -> dict[str, tuple[Tensor, Ten
         train, test = (rows - first for rows in lists.values())
         splits[name] = (torch.from_numpy(train).long(), torch.from_numpy(test).long())
     return splits
-
-
-def feature_agreement(count: int = 200, *, seed: int = 0) -> list[dict[str, str | int | float]]:
-    """How well features of the 128 px copies agree with those of the original images.
-
-    The canonical features were computed from the originals, which are not kept. Here the copies of
-    a random sample go through the same network, enlarged to 224 px.
-
-    Parameters
-    ----------
-    count : int
-        Images, drawn from all domains alike.
-    seed : int
-
-    Returns
-    -------
-    list of dict
-        A row per domain, and one for ``"all"``: ``task``; ``images``; ``cosine``, the mean cosine
-        between both features of an image; ``same_class``, the part of images whose nearest class
-        mean (by cosine, over the canonical features of the domain's other images) is the same for
-        both; ``right`` and ``right_copy``, the parts for which it is the true class.
-    """
-    originals, images = (
-        cache.read(cache.verified(entry(name)))
-        for name in ("office_caltech10_efflite0", "office_caltech10")
-    )
-    if count < 1:
-        raise ValueError(f"count: expected a positive number of images, got {count}")
-    feat = normalize(torch.from_numpy(originals["feat"]).float())
-    label, domain = (torch.from_numpy(originals[key]).long() for key in ("label", "domain"))
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(feat), generator=generator)[:count]
-    others = torch.ones(len(feat), dtype=torch.bool).index_fill_(0, chosen, False)
-    names, classes = originals["domains"].tolist(), len(originals["classes"])
-    left = torch.bincount(classes * domain[others] + label[others], minlength=len(names) * classes)
-    if not left.all():
-        raise ValueError(f"count: expected so few that some of every class are left, got {count}")
-    pixels = torch.from_numpy(np.stack([decode(images, int(row)) for row in chosen]))
-    copies = normalize(efficientnet.features(pixels.permute(0, 3, 1, 2)))
-
-    means = torch.stack(
-        [
-            feat[others & (domain == d) & (label == c)].mean(0)
-            for d in range(len(names))
-            for c in range(classes)
-        ]
-    )
-    means = normalize(means).view(len(names), classes, -1)[domain[chosen]]  # (count, classes, 1280)
-    nearest, nearest_copy = (
-        torch.einsum("ncd,nd->nc", means, part).argmax(1) for part in (feat[chosen], copies)
-    )
-    measured = {
-        "cosine": (feat[chosen] * copies).sum(1),
-        "same_class": (nearest == nearest_copy).float(),
-        "right": (nearest == label[chosen]).float(),
-        "right_copy": (nearest_copy == label[chosen]).float(),
-    }
-    rows = []
-    for name, part in [(n, domain[chosen] == d) for d, n in enumerate(names)] + [("all", ...)]:
-        values = {key: float(value[part].mean()) for key, value in measured.items()}
-        rows.append({"task": name, "images": len(chosen[part]), **values})
-    return [row for row in rows if row["images"]]
 
 
 def decode(arrays: Mapping[str, np.ndarray], row: int, size: int | None = None) -> np.ndarray:

@@ -242,7 +242,6 @@ ARMS: dict[str, Arm] = {
     CONTROL: Arm(random_pairs, like="mtal"),
     "one-trunk": Arm(partial(hard_sharing, first=True), number="own_lr", like="hard-sharing"),
 }
-COUNTERPARTS = ("weight-decay", "laf", "hard-sharing", "cross-stitch")
 REGIME_ARMS = ("stl", "hard-sharing", "one-trunk", "mtal", CONTROL)
 
 

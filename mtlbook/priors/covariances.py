@@ -198,7 +198,9 @@ class Cholesky:
 
     def root_solve(self, matrix: Tensor) -> Tensor:
         """``L^-1 @ matrix``, shape ``(..., d, n)``: whitens columns of covariance ``S``."""
-        return torch.linalg.solve_triangular(self.factor, matrix, upper=False)
+        wide = torch.promote_types(self.dtype, torch.float32)  # LAPACK knows no halves
+        solved = torch.linalg.solve_triangular(self.factor.to(wide), matrix.to(wide), upper=False)
+        return solved.to(matrix.dtype)
 
     def logdet(self) -> Tensor:
         """``ln |S|``."""
