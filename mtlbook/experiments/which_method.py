@@ -77,14 +77,13 @@ SHALLOW = ("mtfl", "rmtl", "mtrl")
 NORMS = ("uncoupled", "laf", "tucker", "tt", "dmtl-tf")
 ARMS = (*SINGLE, *RELATED, "dmtl-tf", *HARD, *SHALLOW, "mmoe", "oracle")
 #: What one run of the experiments trains. A group whose ranges change takes another name: the runs
-#: that are current are those of the listed names. The weight of "norms" ends at 0.3, which more
-#: than half of the choices were next to: all but the problems of ``EARLIER`` have been run again.
+#: that are current are those of the listed names. (Of "norms", which is gone, the weight ended at
+#: 0.3, which more than half of the choices were next to.)
 GROUPS: dict[str, Sequence[str]] = {
     "all": ARMS,
     "few": ("stl", "mrn-t", "srdml"),
     "simple": (*SINGLE, "hard-sharing", "hard-deep", *SHALLOW, "mmoe", "oracle"),
     "priors": ("fixed", "mrn-t", "drn", "mrn"),
-    "norms": NORMS,
     "trace-norms": NORMS,
     "strong": ("stl", "pooled", "fixed", "mrn-t", "drn", "mrn"),
     "saliency": ("uniform", "srdml"),
@@ -96,8 +95,6 @@ LEFT_OUT = {
     "mtal": "it pairs kernels of convolutions",
     "upgrad": "it came into the package after the runs",
 }
-#: Problems whose norms have not been run again, and as far as the weight goes there.
-EARLIER = {name: {"gamma": (1e-4, 0.3)} for name in TEACHERS if not name.startswith("T8-n20")}
 #: Of School's second trial, in whose first the priors, all linear, chose the largest weight drawn.
 STRONG: dict[str, tuple[float, float]] = {"lr": (0.001, 0.02), "weight": (0.1, 100.0)}
 _A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"])
@@ -142,8 +139,6 @@ def arms_of(problem: str, tasks: int, trials: int = TRIALS) -> dict[str, Arm]:
             build, ranges = table.CANDIDATES[name].build, table.CANDIDATES[name].ranges
         if name not in SHALLOW:
             ranges = {**ranges, **steps_of(tasks)}
-        if "gamma" in ranges:
-            ranges = ranges | EARLIER.get(problem, {})
         if name in RELATED:
             ranges = ranges | TRUNK
         if not planted and name in (*SINGLE, *RELATED):
