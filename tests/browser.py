@@ -54,6 +54,12 @@ class Browser:
         while not self.js(script):
             assert time.monotonic() < end, f"waited in vain: {script}"
 
+    def comes(self, script: str, value, seconds: float = 60) -> None:
+        """Wait until a script returns a value."""
+        end = time.monotonic() + seconds
+        while (found := self.js(script)) != value:
+            assert time.monotonic() < end, f"{script}: waited in vain for {value}, got {found}"
+
     def press(self, *keys: str) -> None:
         """Press keys, one after the other, as a person does."""
         actions = [

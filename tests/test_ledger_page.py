@@ -406,7 +406,8 @@ def test_filters(known, ledger):
     for name, value in wanted.items():
         choose(ledger, name, value)
     expected = [c["claim"] for c in known["claims"] if all(c[k] == v for k, v in wanted.items())]
-    assert ledger.js(SHOWN) == expected != []
+    assert expected
+    ledger.comes(SHOWN, expected)
     status = ledger.js("return document.querySelector('[role=status]').textContent")
     assert status == (
         f"{len(expected)} of {len(known['claims'])} shown "
@@ -415,7 +416,7 @@ def test_filters(known, ledger):
     there = ledger.js("return location.href")
     ledger.open("about:blank")
     ledger.open(there)  # the address keeps the choice
-    assert ledger.js(SHOWN) == expected
+    ledger.comes(SHOWN, expected)
     ledger.click("button[type=reset]")
     ledger.until(f"{SHOWN}.length == {len(known['claims'])}")
     assert ledger.errors() == []
@@ -436,7 +437,7 @@ def test_search_takes_all_words_of_statement_rule_and_reason(known, ledger):
     shown = ledger.js(SHOWN)
     assert 0 < len(shown) < len(known["claims"]) and set(shown) <= set(expected)
     choose(ledger, "q", "no such word")
-    assert ledger.js(SHOWN) == []
+    ledger.comes(SHOWN, [])
     text = ledger.js("return document.querySelector('[role=status]').textContent")
     assert text == f"0 of {len(known['claims'])} shown."
 
@@ -446,12 +447,12 @@ def test_sorting_says_so(known, ledger):
     of = {c["claim"]: c["ours"] for c in known["claims"] if c["asked_by"] == "us"}
     for word in ("ascending", "descending"):
         ledger.click(f"{head} button")
-        assert ledger.js(f"return document.querySelector('{head}').ariaSort") == word
+        ledger.comes(f"return document.querySelector('{head}').ariaSort", word)
         shown = [of[name] for name in ledger.js(SHOWN) if name in of]
         values = [value for value in shown if value is not None]
         assert values == sorted(values, reverse=word == "descending")
         assert shown[: len(values)] == values  # what has no value comes last
-    assert ledger.js("return document.querySelectorAll('[aria-sort=descending]').length") == 1
+    ledger.comes("return document.querySelectorAll('[aria-sort=descending]').length", 1)
 
 
 def test_a_row_opens_its_chain_by_keyboard_and_closes(known, ledger):
@@ -469,18 +470,20 @@ def test_a_row_opens_its_chain_by_keyboard_and_closes(known, ledger):
     ):
         assert part in text
     dots = "return document.querySelectorAll('.chain circle.dot').length"
-    assert ledger.js(dots) == one["n"]
+    ledger.comes(dots, one["n"])
     label = ledger.js("return document.querySelector('.chain svg').getAttribute('aria-label')")
     assert label == "laf minus stl: 10 values, mean +0.12, 95 % interval +0.03 to +0.21"
     expanded = "return document.querySelectorAll('[aria-expanded=true]').length"
-    assert ledger.js(expanded) == 1
+    ledger.comes(expanded, 1)
     ledger.press("Escape")
-    assert ledger.js(expanded) == 0 and ledger.js(FOCUS) == name
+    ledger.comes(expanded, 0)
+    ledger.comes(FOCUS, name)
     ledger.press("Down")
     shown = ledger.js(SHOWN)
-    assert ledger.js(FOCUS) == shown[shown.index(name) + 1]
+    ledger.comes(FOCUS, shown[shown.index(name) + 1])
     ledger.press("Up", "Enter", "Enter")
-    assert ledger.js(expanded) == 0 and ledger.js(FOCUS) == name
+    ledger.comes(expanded, 0)
+    ledger.comes(FOCUS, name)
     assert ledger.errors() == []
 
 
@@ -513,18 +516,18 @@ def test_no_chart_hides_a_value(known, ledger):
 def test_an_address_opens_a_row(ledger, address):
     ledger.open("about:blank")
     ledger.open(f"{address}#srdml.cifar.best")
-    assert ledger.js(FOCUS) == "srdml.cifar.best"
+    ledger.comes(FOCUS, "srdml.cifar.best")
     top = ledger.js(
         "return document.getElementById('srdml.cifar.best').getBoundingClientRect().top"
     )
     assert -1 < top < 900
-    assert ledger.js("return document.querySelectorAll('.chain').length") == 1
+    ledger.comes("return document.querySelectorAll('.chain').length", 1)
 
 
 def test_matrices_lead_to_rows(ledger):
     choose(ledger, "view", "matrices")
     choose(ledger, "paper", "mrn")
-    assert ledger.js(SHOWN) == []
+    ledger.comes(SHOWN, [])
     visible = "return [...document.querySelectorAll('[data-matrix]')].filter(m => m.offsetParent)"
     assert set(ledger.js(f"{visible}.map(m => m.dataset.paper)")) == {"mrn"}
     ledger.click("[data-paper=mrn] td a")
@@ -539,7 +542,7 @@ def test_on_a_phone_the_number_comes_first_and_nothing_runs_over(ledger):
         return [...row.children].map((c) => [c.className, c.getBoundingClientRect().top])""")
     first = min(order, key=lambda cell: cell[1])
     assert first[0] == "ours number" and sum(top == first[1] for _, top in order) == 1
-    assert ledger.js("return document.documentElement.scrollWidth") == 390
+    ledger.comes("return document.documentElement.scrollWidth", 390)
     wide = ledger.js("""
         return [...document.querySelectorAll(".chain *, tr.claim:first-child *")]
           .filter((node) => node.getBoundingClientRect().right > 390).length""")
@@ -554,11 +557,11 @@ def test_colours_follow_the_system_and_the_switch(ledger, scheme):
     expected = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}
     other = {"light": "dark", "dark": "light"}[scheme]
     ledger.media(prefers_color_scheme=scheme)
-    assert ledger.js(background) == expected[scheme]
+    ledger.comes(background, expected[scheme])
     while other not in ledger.js("return document.querySelector('.theme').textContent"):
         ledger.click(".theme")
-    assert ledger.js(background) == expected[other]
-    assert ledger.js("return localStorage.getItem('mode')") == other  # where the book keeps it
+    ledger.comes(background, expected[other])
+    ledger.comes("return localStorage.getItem('mode')", other)  # where the book keeps it
     ledger.js("localStorage.clear()")
 
 
@@ -569,7 +572,7 @@ def test_on_paper_there_are_no_controls(ledger):
     for selector in ("form", ".theme"):
         assert ledger.js(hidden, selector) == "none"
     assert ledger.js("return document.querySelector('.chain').offsetHeight") > 200
-    assert ledger.js("return getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+    ledger.comes("return getComputedStyle(document.body).color", "rgb(27, 31, 36)")
 
 
 @pytest.mark.parametrize("statement", HOSTILE)

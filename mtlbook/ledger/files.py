@@ -25,7 +25,7 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk names no file
+        if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk, say
             error.filename = str(path)
         raise
 
