@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mtlbook import cli, datasets, workflow
+from mtlbook.cli import commands
 from mtlbook.cli import endpage as command
 from mtlbook.ledger import endpage
 from mtlbook.ledger.agreement import Agreement, agreement
@@ -97,7 +98,7 @@ def test_beside_a_value_stands_the_committed_one_of_the_same_experiment(project)
 def test_rerun_compares_with_the_same_experiment_too(project):
     run_of(-2.0).save(project / "runs/laptop/stand-in/all.json")
     runs, name = [planned(project, "stand-in")], "toy.gain.real-or-stand-in"
-    text = cli.commands._verdict_on(project, "laptop", runs, name)
+    text = commands._verdict_on(project, "laptop", runs, name)
     (line,) = [line for line in text.splitlines() if line.startswith("gain.real-or-stand-in")]
     assert line.split()[1:4] == ["+1.0", "-2.0", "-2.0"]
 
@@ -143,6 +144,11 @@ def test_numbers_agree_within_the_stated_tolerance_or_are_named(project):
     found = agreement({"stand-in": {"all": shifted(run_of(-2.0), 2.1)}}, committed)
     assert found.same == [] and found.whole == {"stand-in"}
     assert len(found.differing["stand-in all"]) == 5
+    other = shifted(run_of(-2.0), 2.1)
+    other.data["sha256"] = "12345678abc"
+    said = agreement({"stand-in": {"all": other}}, committed).differing["stand-in all"]
+    assert said[0] == "its data (12345678…) are not those of the committed run (0…)"
+    assert len(said) == 6
     assert found.differing["stand-in all"][0].startswith("b m, repeat 0: committed 98, measured")
     found = agreement({"new": {"all": run_of(1.0, "new")}}, committed)
     assert found == Agreement([], {}, ["new all"])

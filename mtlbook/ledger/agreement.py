@@ -6,7 +6,7 @@ come out again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,12 +56,19 @@ def agreement(
             met.add(run)
             found, _ = compare_runs(result, fresh, tolerance=TOLERANCE)
             if found:
-                differing[name] = found
+                differing[name] = [*_other_data(fresh, result), *found]
             else:
                 same.append(name)
         if known and met == set(known) == set(runs):
             whole.add(experiment)
     return Agreement(same, differing, elsewhere, frozenset(whole))
+
+
+def _other_data(fresh: Result, committed: Result) -> Iterator[str]:
+    """A likely reason, where there is one: pictures that are made here depend on libraries."""
+    now, then = ((of.data or {}).get("sha256") for of in (fresh, committed))
+    if now and then and now != then:
+        yield f"its data ({now[:8]}…) are not those of the committed run ({then[:8]}…)"
 
 
 def _as_recorded(fresh: Result, of_run: Mapping[str, Any], committed: Result) -> bool:
