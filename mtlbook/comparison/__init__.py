@@ -228,14 +228,9 @@ class Trained(nn.Module):
     @torch.no_grad()
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Of T batches, one per task, in the data's units: scores of the classes, or numbers."""
-        mean, scale = self.scaling.mean, self.scaling.scale
-        device = next(self.method.parameters()).device
-        x = [((own.to(mean) - mean) / scale).to(device) for own in inputs]
-        outputs = [out.to(mean) for out in self.method(x)]
-        if not self.scaling.units:
-            return outputs
-        units = zip(outputs, self.scaling.units, self.scaling.centres, strict=True)
-        return [out * unit + centre for out, unit, centre in units]
+        like, device = self.scaling.mean, next(self.method.parameters()).device
+        x = [self.scaling.inputs(own.to(like)).to(device) for own in inputs]
+        return self.scaling.outputs([out.to(like) for out in self.method(x)])
 
 
 def train(

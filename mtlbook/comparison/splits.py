@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -175,9 +176,20 @@ class Scaling:
         units = [torch.where(u > 0, u, 1) for u in units]
         return cls(mean, scale, [y.mean(0) for y in seen], units)
 
+    def inputs(self, x: Tensor) -> Tensor:
+        """Inputs in these units."""
+        return (x - self.mean) / self.scale
+
+    def outputs(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Each task's predictions, from these units back to its own."""
+        if not self.units:
+            return list(values)
+        own = zip(values, self.units, self.centres, strict=True)
+        return [value * unit + centre for value, unit, centre in own]
+
     def __call__(self, part: TaskSet) -> TaskSet:
         """A part in these units."""
-        part = part.map_inputs(lambda x: (x - self.mean) / self.scale)
+        part = part.map_inputs(self.inputs)
         if not self.units:
             return part
         scaled = zip(part, self.centres, self.units, strict=True)
