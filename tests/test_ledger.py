@@ -75,6 +75,9 @@ def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
     assert found["wall_seconds"] >= 0
     assert found["cpu_seconds"] > 0
     assert found["peak_memory_mb"] > 1
+    # what rounding depends on, and who draws the rendered sets
+    assert found["platform"]["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert {"torch", "pillow", "matplotlib"} <= set(found["packages"])
     text = path.read_text()
     assert str(tmp_path) not in text and str(Path.home()) not in text
     assert os.uname().nodename not in text

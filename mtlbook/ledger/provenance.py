@@ -23,7 +23,11 @@ import mtlbook
 # Parts of the package that cannot change a measured number; of data sets a result holds the hash.
 _NOT_NUMERICAL = ("plots.py", "cli", "workflow", "ledger/", "datasets/", "numerics.py")
 
-_PACKAGES = ("numpy", "torch", "torchvision", "scipy", "scikit-learn", "mlxtend", "papermill")
+# Pillow draws the letters of the rendered sets.
+_PACKAGES = (
+    *("numpy", "torch", "torchvision", "scipy", "scikit-learn", "mlxtend", "papermill"),
+    *("torchjd", "pillow", "matplotlib"),
+)
 
 
 def package_root() -> Path:
@@ -106,6 +110,8 @@ def describe_process(started: tuple[datetime, float], device: str) -> dict[str, 
             "machine": platform.machine(),
             "processor": _processor(),
             "cores": os.cpu_count(),
+            # other kernels round otherwise, and training amplifies it
+            "instructions": torch.backends.cpu.get_cpu_capability(),
         },
         "device": device,
         "torch_threads": torch.get_num_threads(),
