@@ -145,6 +145,10 @@ def test_numbers_agree_within_the_stated_tolerance_or_are_named(project):
     assert found.same == [] and found.whole == {"stand-in"}
     assert len(found.differing["stand-in all"]) == 5
     other = shifted(run_of(-2.0), 2.1)
+    other.provenance["platform"] = {"instructions": "AVX512"}
+    said = agreement({"stand-in": {"all": other}}, committed).differing["stand-in all"]
+    assert len(said) == 6 and said[0].endswith("instructions AVX512 here, not recorded there")
+    other = shifted(run_of(-2.0), 2.1)
     other.data["sha256"] = "12345678abc"
     said = agreement({"stand-in": {"all": other}}, committed).differing["stand-in all"]
     assert said[0] == "its data (12345678…) are not those of the committed run (0…)"
@@ -169,6 +173,11 @@ def test_old_results_hold_the_parameters_of_all_runs_together(project):
     found = agreement({"stand-in": own}, {"stand-in": committed})
     assert found.same == ["stand-in 1"] and found.elsewhere == ["stand-in 0"]
     assert not found.whole
+    # what chose other data was a parameter that they do not hold, where a new run names one more
+    other = {"1": run_of(-2.0, repeats=[1], k=1, alphabets=8)}
+    assert agreement({"stand-in": other}, {"stand-in": committed}).same == ["stand-in 1"]
+    other["1"].data["sha256"] = "1"
+    assert agreement({"stand-in": other}, {"stand-in": committed}).elsewhere == ["stand-in 1"]
 
 
 # Two forms

@@ -56,7 +56,7 @@ def agreement(
             met.add(run)
             found, _ = compare_runs(result, fresh, tolerance=TOLERANCE)
             if found:
-                differing[name] = [*_other_data(fresh, result), *found]
+                differing[name] = [*_likely_reasons(fresh, result), *found]
             else:
                 same.append(name)
         if known and met == set(known) == set(runs):
@@ -64,27 +64,47 @@ def agreement(
     return Agreement(same, differing, elsewhere, frozenset(whole))
 
 
-def _other_data(fresh: Result, committed: Result) -> Iterator[str]:
-    """A likely reason, where there is one: pictures that are made here depend on libraries."""
-    now, then = ((of.data or {}).get("sha256") for of in (fresh, committed))
+def _likely_reasons(fresh: Result, committed: Result) -> Iterator[str]:
+    """Pictures that are made here depend on libraries, and rounding on the processor."""
+    now, then = _sha256(fresh), _sha256(committed)
     if now and then and now != then:
         yield f"its data ({now[:8]}…) are not those of the committed run ({then[:8]}…)"
+    now, then = _instructions(fresh.provenance), _instructions(*committed.provenance["runs"])
+    if now != then:
+        yield (
+            f"other kernels round otherwise, and training amplifies it: instructions "
+            f"{_listed(now)} here, {_listed(then)} there"
+        )
+
+
+def _sha256(result: Result) -> str | None:
+    return (result.data or {}).get("sha256")
+
+
+def _instructions(*provenances: Mapping[str, Any]) -> set[str]:
+    """The instruction sets of runs; older ones did not record theirs."""
+    return {of.get("platform", {}).get("instructions", "not recorded") for of in provenances}
+
+
+def _listed(names: set[str]) -> str:
+    return " and ".join(sorted(names)) or "not recorded"
 
 
 def _as_recorded(fresh: Result, of_run: Mapping[str, Any], committed: Result) -> bool:
-    """Whether a run has the parameters of the committed one; one more or less is no difference.
+    """Whether a run has the parameters of the committed one.
 
-    Old results hold those of all runs together, with a list where they differ.
+    A parameter that is recorded on one side only is no difference: notebooks gain some. Old results
+    hold those of all runs together, with a list where they differ, and some of them not all, so
+    that one which chose the data shows in the data alone.
     """
     recorded = of_run.get("parameters")
-    if recorded is None:
-        together = committed.parameters
-        return all(
-            value == together[name]
-            or (isinstance(together[name], list) and value in together[name])
-            for name, value in fresh.parameters.items()
-            if name in together
-        )
+    if recorded is not None:
+        return all(fresh.parameters[name] == recorded[name] for name in fresh.parameters.keys() & recorded)
+    together = committed.parameters
+    if fresh.parameters.keys() - together and _sha256(fresh) != _sha256(committed):
+        return False
     return all(
-        value == recorded[name] for name, value in fresh.parameters.items() if name in recorded
+        value == together[name] or (isinstance(together[name], list) and value in together[name])
+        for name, value in fresh.parameters.items()
+        if name in together
     )
