@@ -11,7 +11,7 @@ from made_up_ledger import build, commit, git
 
 from mtlbook.cli import parsing
 from mtlbook.ledger import matrices, numbers, page
-from mtlbook.ledger.chain import chains
+from mtlbook.ledger.chain import _machine, chains
 from mtlbook.ledger.claims import load_all
 from mtlbook.ledger.repository import root as repository
 
@@ -219,6 +219,32 @@ def test_the_chain_has_every_link(known):
     run = known["experiments"][one["experiment"]]
     assert run["notebook"].endswith(".ipynb") and run["runs"] > 0 and run["content_sha256"]
     assert all(data["sha256"] for data in run["data"]) and run["machines"] and run["versions"]
+    # some of its runs were made of a checkout with changes, which the page does not keep to itself
+    result = json.loads((repository() / run["file"]).read_text(encoding="utf-8"))
+    expected = {
+        f"{of['git_commit'][:10]}{', with uncommitted changes' * of['git_dirty']}"
+        for of in result["provenance"]["runs"]
+    }
+    assert set(run["commits"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ({}, "? (?)"),
+        ({"device": "cpu", "platform": {"processor": "Toy"}}, "Toy (cpu)"),
+        (
+            {"device": "cpu", "platform": {"processor": "Toy", "instructions": "AVX2"}},
+            "Toy (cpu, AVX2)",
+        ),
+        (
+            {"device": "cuda", "device_name": "GPU", "platform": {"instructions": "AVX2"}},
+            "GPU (cuda, AVX2)",
+        ),
+    ],
+)
+def test_a_machine_is_named_by_what_its_numbers_depend_on(run, expected):
+    assert _machine(run) == expected
 
 
 def test_rules_that_compare_arms_say_that_they_pair_them(known):

@@ -99,7 +99,8 @@ def _as_recorded(fresh: Result, of_run: Mapping[str, Any], committed: Result) ->
     """
     recorded = of_run.get("parameters")
     if recorded is not None:
-        return all(fresh.parameters[name] == recorded[name] for name in fresh.parameters.keys() & recorded)
+        both = fresh.parameters.keys() & recorded
+        return all(fresh.parameters[name] == recorded[name] for name in both)
     together = committed.parameters
     if fresh.parameters.keys() - together and _sha256(fresh) != _sha256(committed):
         return False

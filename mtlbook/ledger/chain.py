@@ -243,11 +243,7 @@ def _experiment(listed: Mapping, result: Result | None, results: Mapping[str, Re
     names, hashes = (
         x if isinstance(x, list) else [x] for x in (data.get("name"), data.get("sha256"))
     )
-    machines = {
-        f"{r.get('device_name') or (r.get('platform') or {}).get('processor', '?')} "
-        f"({r.get('device', '?')})"
-        for r in runs
-    }
+    machines = {_machine(r) for r in runs}
     versions = {
         ", ".join(f"{k} {v}" for k, v in {"python": r.get("python"), **r["packages"]}.items())
         for r in runs
@@ -269,7 +265,7 @@ def _experiment(listed: Mapping, result: Result | None, results: Mapping[str, Re
         "days": sorted({day[:10] for day in (started[:1] + started[-1:])}),
         "machines": sorted(machines),
         "versions": sorted(versions),
-        "commits": sorted({r["git_commit"] for r in runs if r.get("git_commit")}),
+        "commits": sorted({_made_at(r) for r in runs if r.get("git_commit")}),
         "stale": stale(result, results),
     }
 
@@ -280,6 +276,19 @@ def _datasets(root: Path, names: Collection[str]) -> dict[str, dict[str, str]]:
     listed = read_yaml(path) if path.is_file() else []
     keys = ("title", "tier", "source", "licence")
     return {of["name"]: {k: of.get(k) for k in keys} for of in listed if of["name"] in names}
+
+
+def _machine(run: Mapping[str, Any]) -> str:
+    platform = run.get("platform") or {}
+    name = run.get("device_name") or platform.get("processor", "?")
+    kinds = [k for k in (run.get("device", "?"), platform.get("instructions")) if k]
+    return f"{name} ({', '.join(kinds)})"
+
+
+def _made_at(run: Mapping[str, Any]) -> str:
+    """The commit of a run, and whether some file of the checkout had changed since."""
+    changed = ", with uncommitted changes" if run.get("git_dirty") else ""
+    return f"{run['git_commit'][:10]}{changed}"
 
 
 def rule_commits(root: Path) -> tuple[dict[str, dict[str, str]], str | None]:

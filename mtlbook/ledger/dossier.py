@@ -213,11 +213,11 @@ def _repeat(paper: str, measured: Mapping[str, Mapping]) -> str:
         lines.append(f"mtlbook reproduce --profile {profile} --only {' '.join(names)}")
     lines += ["mtlbook audit --strict", f"mtlbook export report --paper {paper} -o {paper}"]
     versions = dict.fromkeys(v for of in measured.values() for v in of["versions"])
-    commits = dict.fromkeys(c[:10] for of in measured.values() for c in of["commits"])
+    commits = dict.fromkeys(c for of in measured.values() for c in of["commits"])
     commands = "".join(f'<li><code class="command">{escape(line)}</code></li>' for line in lines)
     return (
         f"<p>In a checkout of the repository:</p><ol>{commands}</ol>"
         "<p>One claim alone: <code>mtlbook rerun CLAIM</code>. The runs were made with "
         f"{escape('; '.join(versions) or 'no versions recorded')}, at commit "
-        f"{escape(', '.join(commits) or 'not recorded')}.</p>"
+        f"{escape('; '.join(commits) or 'not recorded')}.</p>"
     )

@@ -277,7 +277,7 @@ function provenance(claim, experiment) {
     ...experiment.data.map((of) => `data: ${of.name}, ${of.sha256 ? `sha256 ${of.sha256}` : "made here"}`),
     `${experiment.runs} runs on ${days}, ${experiment.minutes} minutes: ${experiment.machines.join("; ")}`,
     experiment.versions.join("; "),
-    experiment.commits.length && `made at commit ${experiment.commits.join(", ")}`,
+    experiment.commits.length && `made at commit ${experiment.commits.join("; ")}`,
     `${experiment.file}, content sha256 ${experiment.content_sha256}`,
     claim.stale?.length ? `not current: ${claim.stale.join("; ")}` : current,
   ];
