@@ -431,7 +431,9 @@ def srdml() -> dict[str, Any]:
     found["fair split"] = of_split(parts)
     trials = {arm: 3 if row.configurations else None for arm, row in study.arms.items()}
     found["fair"] = trained(study, parts, trials, starts=starts)
-    found["fair configurations"] = {a: list(study.arms[a].configurations) for a in fair.ARMS}
+    found["fair configurations"] = {
+        arm: list(study.arms[arm].configurations) for arm in (*fair.ARMS, *fair.TABLE)
+    }
     return found
 
 

@@ -2,12 +2,13 @@
 
 In :mod:`mtlbook.experiments.srdml` all repeats share 2,000 test images, lambda is chosen among
 positive values alone, and only hard sharing may choose its step size. Here every arm of the second
-stage chooses its step size and its own numbers, with as many trials as any other; lambda may be 0.
+stage, and every row of the paper's table, chooses its step size and its own numbers, with as many
+trials as any other; lambda may be 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from mtlbook.experiments import cifar_mtl, srdml
 from mtlbook.experiments.cifar_mtl import METRICS, scores
 from mtlbook.ledger import images
-from mtlbook.methods import SRDML, Method
+from mtlbook.methods import L21, PLE, RMTL, SRDML, Lasso, Method, MMoE
 from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial, configurations
 from mtlbook.tasks import TaskSet
 from mtlbook.training import predict
@@ -112,8 +113,37 @@ LADDER: dict[str, Arm] = {
     )
     for weight in (0.0, *LAMBDAS)
 }
+
+
+def _at_weight(build: Callable[[Trial], Method]) -> Callable[[Trial], Method]:
+    """An arm of the table whose number is one of several settings here, the field ``weight``."""
+    return lambda trial: build(replace(trial, value=trial.protocol.weight))
+
+
+def _row(build: Callable[[Trial], Method], **ranges: Any) -> Arm:
+    return Arm(build, configurations=configurations(TRIALS, **ranges))
+
+
+#: The other rows of the paper's table: trained as long as both stages together, with as much to
+#: choose. Shallow models have no step size; MMoE, PLE and gradient balancing nothing else.
+STRENGTH = (1e-5, 1e-1)
+TABLE: dict[str, Arm] = {
+    "stl": _row(srdml.stl, **STEP),
+    "lasso": _row(_at_weight(partial(srdml.shallow, model=Lasso)), weight=STRENGTH),
+    "l21": _row(_at_weight(partial(srdml.shallow, model=L21)), weight=STRENGTH),
+    "rmtl": _row(_at_weight(partial(srdml.shallow, model=RMTL)), weight=STRENGTH),
+    "mrn": _row(_at_weight(srdml.mrn), **STEP, weight=STRENGTH),
+    "mmoe": _row(partial(srdml.experts, method=MMoE, experts=4), **STEP),
+    "ple": _row(partial(srdml.experts, method=PLE, levels=1), **STEP),
+    "mgda": _row(partial(srdml.balanced, kind="mgda-ub"), **STEP),
+    "pcgrad": _row(partial(srdml.balanced, kind="pcgrad"), **STEP),
+    "srdml-pcgrad": _arm(partial(released, balancing="pcgrad"), **STEP, **WEIGHT),
+}
+COSTLY = ("stl", "pcgrad", "srdml-pcgrad")  # take as long as all other rows together
 GROUPS: dict[str, tuple[str, ...]] = {
     "all": (*ARMS, *LADDER),
+    "table": (*list(ARMS)[:3], *(arm for arm in TABLE if arm not in COSTLY)),
+    "costly": COSTLY,
     "few": ("hard-sharing", "hard-sharing-longer", "srdml", "lambda-0.1"),
 }
 
@@ -136,7 +166,7 @@ def measure(add: Add, outcome: Outcome, parts: Parts) -> None:
 
 STUDY = Study(
     name="srdml",
-    arms={**ARMS, **LADDER},
+    arms={**ARMS, **LADDER, **TABLE},
     protocol=Protocol(),
     split=split,
     training=srdml.training,
