@@ -981,6 +981,13 @@ def test_what_has_been_trained_takes_and_gives_the_units_of_the_data(tmp_path):
         outputs = trained([torch.from_numpy(x)] * 3)
         for out, shift in zip(outputs, (0, 40, 0), strict=True):
             assert float((out[:, 0] - torch.from_numpy(y + shift)).abs().max()) < 3
+    # a checkpoint holds the scaling: in a model of other data's units it gives the same outputs
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    np.savez(tmp_path / "other.npz", x=3 * x + 1, y=7 * y - 20, task=of)
+    other = train(tmp_path / "other.npz", "mtfl", {"weight": 1e-5}, protocol=options)
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    for a, b in zip(outputs, other([torch.from_numpy(x)] * 3), strict=True):
+        assert torch.equal(a, b)
     np.savez(tmp_path / "y.npz", x=x, y=np.where(y > 200, "high", "below"), task=of)
     trained = train(tmp_path / "y.npz", "pooled", {"lr": 0.05}, protocol=options)
     assert trained.labels == [["below", "high"]] * 3 and trained.tasks == ["a", "b", "c"]

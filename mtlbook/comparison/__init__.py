@@ -225,6 +225,13 @@ class Trained(nn.Module):
         self.method, self.scaling = method, scaling
         self.tasks, self.features, self.labels = data.tasks.names, data.features, data.labels
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """The scaling goes with the weights, which mean nothing without it."""
+        return dict(vars(self.scaling))
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.scaling = Scaling(**state)
+
     @torch.no_grad()
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Of T batches, one per task, in the data's units: scores of the classes, or numbers."""
