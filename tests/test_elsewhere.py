@@ -369,3 +369,47 @@ def test_installed_says_how_to_get_the_checkout(installed, command):
 def test_installed_lists_its_methods(installed):
     done = installed.run("-m", "mtlbook.cli", "list")
     assert "TNRDMTL" in done.stdout and "git clone" in done.stderr
+
+
+# ---------------------------------------------------------------- other kernels, other rounding
+
+
+def made_by(instructions, moved=0.0):
+    """A result of two arms in five repeats, with some accuracies moved."""
+    result = Result("mtal-embedded", {}, data={"tier": "embedded"})
+    result.provenance = {"runs": [{"platform": {"instructions": instructions}}]}
+    for repeat in range(5):
+        away = moved if repeat == 3 else 0.0
+        result.add(arm="stl", metric="accuracy_percent", value=80.0 + repeat, repeat=repeat)
+        result.add(arm="mtal", metric="accuracy_percent", value=81 + repeat + away, repeat=repeat)
+        result.add(arm="mtal@1", metric="accuracy_percent", value=away, repeat=repeat)  # a trial
+        result.add(arm="stl", metric="train_cross_entropy", value=away, repeat=repeat)
+    return result
+
+
+def test_what_rounding_moves_is_told_in_points_of_accuracy(script):
+    compare = script("rounding").compare
+    found = compare(made_by("AVX2"), made_by("DEFAULT", moved=2.0), ROOT / "data/claims")
+    assert found["instructions"] == ["AVX2", "DEFAULT"]
+    assert (found["numbers"], found["equal"]) == (10, 9)
+    assert (found["largest"], found["whose"]) == (2.0, "mtal repeat 3")
+    assert found["moved"] == pytest.approx(2 / 10**0.5)  # one of ten by 2
+    assert found["repeats"] == pytest.approx(2.5**0.5)  # 0 to 4 around 2, four degrees of freedom
+    assert found["shift"]["mean"] == pytest.approx(0.2)  # of five repeats' means one moved by 1
+    assert found["shift"]["low"] < 0 < found["shift"]["high"]
+    fewer = made_by("DEFAULT")
+    fewer.records = [r for r in fewer.records if r["repeat"] < 4]
+    with pytest.raises(ValueError, match=r"mtal: expected the repeats \[0, 1, 2, 3, 4\]"):
+        compare(made_by("AVX2"), fewer, ROOT / "data/claims")
+
+
+def test_verdicts_that_rounding_turns_are_named(script):
+    """A gain of 1 in every repeat has a direction; one that swings by 40 has none."""
+    compare, claims = script("rounding").compare, ROOT / "data/claims"
+    same = compare(made_by("AVX2"), made_by("DEFAULT"), claims)
+    assert same["claims"] > 0 and same["other verdicts"] == []
+    other = made_by("DEFAULT")
+    for record in other.records:
+        record["value"] += 40.0 * (record["arm"] == "mtal") * (-1) ** record["repeat"]
+    turned = compare(made_by("AVX2"), other, claims)
+    assert turned["claims"] == same["claims"] and turned["other verdicts"]
