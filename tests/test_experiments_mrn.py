@@ -483,7 +483,7 @@ def test_in_the_span_of_its_inputs_a_linear_model_learns_the_same(arm):
         study = mrn_linear.STUDY.at(features=60, steps=25, update_every=5)
         settings = {"lr": 0.02, "weight": 0.3, "decay": 0.05, "rho": 0.8, "max_updates": 3}
         row = replace(study.arms[arm], configurations=[settings])
-        outputs = []
+        outputs, penalties = [], []
         for of in (spanned, parts):
             trial = replace(study, arms={arm: row}).trial(arm, of["train"], 0, 0)
             method = row.build(trial)
@@ -493,6 +493,9 @@ def test_in_the_span_of_its_inputs_a_linear_model_learns_the_same(arm):
                     method.network.head.weight.copy_(basis @ small)
             fit(method, of["train"], device="cpu", **study.training(trial))
             outputs.append(torch.cat(predict(method, of["test"])))
+            if isinstance(method, MRN) and method.switches.features:
+                penalties.append(method.penalty().detach())
+        torch.testing.assert_close(*penalties or (0, 0))
         tolerance = 1e-10 if hasattr(method, "network") else 1e-2  # the others stop early
         torch.testing.assert_close(*outputs, rtol=tolerance, atol=tolerance)
         assert outputs[0].std() > 0.1
