@@ -440,8 +440,9 @@ def test_low_rank_features_are_exact():
     assert method.covariances("fc7")[0] is method.covariances("fc7")[2] is None
 
 
-def test_updates_come_as_often_as_said_and_end():
-    method = MRN(network(), update_every=3, max_updates=2)
+@pytest.mark.parametrize("make", [MRN, partial(DRN, feature_covariance="diagonal")])
+def test_updates_come_as_often_as_said_and_end(make):
+    method = make(network(), update_every=3, max_updates=2)
     fit(method, tasks_for(), steps=5, optimizer=SGD, device="cpu")
     assert method.updates == 1
     fit(method, tasks_for(), steps=12, optimizer=SGD, device="cpu")
@@ -697,6 +698,16 @@ def test_drn_diagonal_penalty_is_a_matrix_normal_density():
     )
     assert float(only.penalty().detach()) == pytest.approx(float(expected), rel=1e-8)
     assert float(variances.mean()) == pytest.approx(1) and float(variances.std()) > 0.01
+
+
+def test_drn_shrinks_its_variances_absolutely_where_it_is_told_to():
+    found = []
+    for eps in (0.0, 0.3):
+        options = {"eps": {"task": 0.1, "feature": eps}, "relative": False, "scale": "none"}
+        method = DRN(network(), feature_covariance="diagonal", **options)
+        method.update()
+        found.append(method.fc7_variances)
+    torch.testing.assert_close(found[1], found[0] + 0.3)
 
 
 def test_drn_trace_one_form_is_the_square_root_and_the_squared_trace_norm():

@@ -1,6 +1,7 @@
 """Matrix and tensor normals against scipy, explicit Kronecker products and their theory."""
 
 import math
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -488,6 +489,21 @@ class TestLowRankPlusDiagonal:
         torch.testing.assert_close(s.scale(3).dense(), 3 * full, **EXACT)
         torch.testing.assert_close(normalise_trace(s).dense(), normalise_trace(full), **EXACT)
         assert s.to(torch.float32).solve(x.float()).dtype == torch.float32
+
+    @pytest.mark.parametrize("rank", [2, 4])
+    def test_coordinates_in_a_subspace_count_the_rest_of_the_space(self, rank):
+        """Four dimensions of nine, also where the basis holds all four."""
+        s = replace(self.parts(4, rank), size=9)
+        inside = torch.linalg.qr(randn(9, 4))[0]
+        full = LowRankPlusDiagonal(inside @ s.basis, s.values, s.eps).dense()
+        torch.testing.assert_close(s.trace(), full.trace(), **EXACT)
+        torch.testing.assert_close(s.logdet(), full.logdet(), **EXACT)
+        torch.testing.assert_close(s.stiffness(), 1 / torch.linalg.eigvalsh(full)[0], **EXACT)
+        torch.testing.assert_close(normalise_trace(s).trace(), torch.tensor(9.0).double(), **EXACT)
+        x = randn(4, 5)
+        torch.testing.assert_close(
+            inside @ s.solve(x), torch.linalg.solve(full, inside @ x), **EXACT
+        )
 
     def test_generalised_inverse_where_it_is_singular(self):
         s = self.parts()
