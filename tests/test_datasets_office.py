@@ -20,13 +20,15 @@ DOMAINS = ["amazon", "caltech10", "dslr", "webcam"]
 
 @pytest.fixture(scope="module")
 def arrays():
-    """Eight made-up images of 16 px, four domains of two classes."""
+    """Eight made-up images of 16 px, the last of them not grey, four domains of two classes."""
     rng = np.random.default_rng(0)
     blobs, offsets = [], [0]
     for row in range(8):
-        grey = np.full((16, 16, 3), 30 * row, dtype=np.uint8)
+        picture = np.full((16, 16, 3), 30 * row, dtype=np.uint8)
+        if row == 7:
+            picture[:8, :, 0] = 250  # the upper half is red
         file = io.BytesIO()
-        PIL_Image.fromarray(grey).save(file, format="JPEG")
+        PIL_Image.fromarray(picture).save(file, format="JPEG", quality=95, subsampling=0)
         blobs.append(file.getvalue())
         offsets.append(offsets[-1] + len(blobs[-1]))
     made = {
@@ -65,7 +67,10 @@ def test_images(cached):
     for domain, task in enumerate(loaded):
         assert task.targets.tolist() == [0, 1]
         expected = torch.tensor([60 * domain, 60 * domain + 30]) / 255
-        torch.testing.assert_close(task.inputs.mean((1, 2, 3)), expected, atol=0.01, rtol=0)
+        below = task.inputs[:, :, 9:].mean((1, 2, 3))
+        torch.testing.assert_close(below, expected, atol=0.01, rtol=0)
+    red, green, blue = loaded[3].inputs[1, :, :8].mean((1, 2))
+    assert red > 0.95 and max(green, blue) < 0.85
 
 
 def test_images_resized_and_chosen(cached):
@@ -96,6 +101,11 @@ def test_histograms(cached, arrays):
         torch.testing.assert_close(task.inputs.mean(0), torch.zeros(800), atol=1e-5, rtol=0)
         deviation = task.inputs.std(0, correction=0)
         torch.testing.assert_close(deviation, shown.float(), atol=1e-4, rtol=0)
+    shares = raw[1].inputs / raw[1].inputs.sum(1, keepdim=True)  # long histograms count no more
+    centred = shares - shares.mean(0)
+    expected = centred / shares.std(0, correction=0).where(centred.any(0), torch.ones(()))
+    found = datasets.load("office_caltech10_surf800", normalise="zscore")[1].inputs
+    torch.testing.assert_close(found, expected)
     with pytest.raises(ValueError, match="normalise: expected one of l2, zscore, none; got 'l1'"):
         datasets.load("office_caltech10_surf800", normalise="l1")
 

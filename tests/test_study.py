@@ -439,6 +439,17 @@ def test_every_arm_has_the_same_budget(case, fits):
     assert not set(study.tuning_splits) & set(range(1000))
 
 
+def test_controls_take_over_the_number_of_what_they_are_compared_with():
+    arms = {**tnrdmtl.VARIANTS, **mtal.ARMS}
+    assert {name: arm.like for name, arm in arms.items() if arm.like} == {
+        "stl-800-steps": "stl",
+        "stl-52px": "stl",
+        "random-pairs": "mtal",
+        "one-trunk": "hard-sharing",
+    }
+    assert not any(arm.like and (arm.values or arm.value is not None) for arm in arms.values())
+
+
 def test_controls_take_over_a_number_that_exists(case):
     study, *_ = case
     for row in study.arms.values():
