@@ -9,7 +9,7 @@ import torch
 from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 from gradient_checks import check_gradient
 
-from mtlbook.backbones import convnet, image_network, mlp
+from mtlbook.backbones import convnet, dense_network, image_network, mlp
 from mtlbook.choices import dense_covariance
 from mtlbook.methods import DMTLTF, DRN, MRN, STL, FixedRelation
 from mtlbook.methods.mrn import RELEASED, Switches, proximal_step
@@ -804,6 +804,17 @@ def test_alexnet_has_the_layers_of_figure_1():
     out = net.eval()([torch.randn(1, 3, 224, 224), torch.randn(2, 3, 224, 224)])
     assert [tuple(o.shape) for o in out] == [(1, 5), (2, 5)]
     assert MRN(net, ("fc8",), learn=("task", "feature")).layers == ("fc8",)
+
+
+@pytest.mark.parametrize("shared", [(), ("fc6",), True])
+def test_dense_layers_start_at_the_backbones_and_drop_half(shared):
+    dense = [torch.nn.Linear(6, 5), torch.nn.Linear(5, 4)]
+    net = dense_network(dense, [3, 3], seed=0, shared=shared)
+    assert [m.p for m in net.modules() if isinstance(m, torch.nn.Dropout)] == [0.5, 0.5]
+    x = torch.randn(2, 7, 6)
+    with torch.no_grad():
+        expected = dense[1](dense[0](x).relu()).relu()
+        torch.testing.assert_close(net.eval().features(list(x)).padded, expected)
 
 
 def test_vgg16_has_copies_of_fc6_where_drn_has():
