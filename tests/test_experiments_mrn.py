@@ -572,6 +572,25 @@ def test_the_oracle_knows_the_groups_and_learns_nothing():
     assert not matrix[:4, 4:].any()
 
 
+def test_a_steady_prior_is_bounded_by_what_gradient_steps_bear(result):
+    torch.manual_seed(1)
+    tasks = domains(features=60)
+    study = mrn_linear.table1(tasks, 20, 3, steady=0.5)
+    parts = study.split(tasks, 0, study.protocol)
+    outcome = study.train("mrn-t", parts, 0, 0, device="cpu")
+    p, method = outcome.trial.protocol, outcome.method
+    most = 2 * (1 + p.momentum) / p.lr
+    assert method.switches.curvature == pytest.approx(0.5 * most)
+    study.measure(engine.Add(result, "mrn-t", 0, study.suffix), outcome, parts)
+    found = result.values("mrn-t", "stiffness/20")[0]
+    assert found == pytest.approx(float(method.stiffness("fc8")) / most)
+    free = mrn_linear.table1(tasks, 20, 3)
+    assert (
+        free.arms["mrn-t"].build(free.trial("mrn-t", parts["train"], 0, 0)).switches.curvature
+        is None
+    )
+
+
 def test_every_arm_has_as_many_trials():
     arms = mrn_linear.ARMS | mrn_linear.ORACLE
     assert {len(arm.configurations) for arm in arms.values()} == {mrn_linear.TRIALS}
