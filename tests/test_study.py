@@ -264,6 +264,15 @@ def test_a_suffix_ends_metrics_and_choices(monkeypatch):
     assert set(choices(result)) == {"tuned/5"}
     assert {r["metric"] for r in result.records} == {"value/5", "validation_percent/5"}
     assert "tuned@1/5" in result.settings["validation"]
+    given = Result("r", {})
+    study.compare(given, None, arms=["tuned"], repeats=[0], values={"tuned": 2.0})
+    assert choices(given) == {"tuned/5": 2.0}
+
+
+def test_what_an_arm_draws_comes_before_what_it_always_has():
+    arm = Arm(build, configurations=[{"lr": 0.5}], protocol={"lr": 0.1, "steps": 3})
+    assert arm.changes(0) == {"lr": 0.5, "steps": 3}
+    assert replace(arm, configurations=(), number="lr").changes(0.2) == {"lr": 0.2, "steps": 3}
 
 
 def test_a_result_names_the_device_and_not_the_wish_for_one():
