@@ -159,6 +159,23 @@ def test_three_views_of_the_same_images():
 FEATURES = ("office_caltech10_efflite0", "pacs_efflite0")
 
 
+def test_what_is_made_here_is_close_to_its_fingerprint_or_is_refused(arrays, monkeypatch):
+    entry = registry.entry("office_caltech10_efflite0")
+    held = {key: arrays[key] for key in ("feat", "label", "domain", "domains", "classes")}
+    about = {
+        "derived": ["feat"],
+        "exact": cache.content_sha256({k: a for k, a in held.items() if k != "feat"}),
+        "tolerance": 0.005,
+        "tasks": prints.measure(entry.name, held),
+    }
+    monkeypatch.setattr(prints, "known", lambda: {entry.name: about})
+    for factor, why in ((1, None), (1.003, None), (1.02, "amazon by"), (np.nan, "amazon by")):
+        found = prints.differs(entry, held | {"feat": held["feat"].astype(np.float32) * factor})
+        assert found == why if why is None else why in found
+    other = prints.differs(entry, held | {"label": 1 - held["label"]})
+    assert other == "other values than in feat alone"
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_made_elsewhere_are_accepted_by_fingerprint(name, tmp_path, monkeypatch):
     """Last digits may differ; a picture in the place of another one, or another label, may not."""
