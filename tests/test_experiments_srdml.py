@@ -220,6 +220,21 @@ def test_school_shares_where_there_is_something_to_share(result):
     assert rmse["pooled"] < rmse["stl"] and rmse["srdml-tuned"] < rmse["stl"]
 
 
+def test_a_step_size_that_diverges_is_not_chosen(result, tmp_path):
+    """One feature six times: two schools bear no step of 1 or 2."""
+    generator = torch.Generator().manual_seed(0)
+    tasks = []
+    for t in range(2):
+        x = torch.randn(20, 1, generator=generator).expand(-1, 6)
+        tasks.append(Task(f"school {t}", x, x[:, :1] + t, loss="mse"))
+    protocol = school.Protocol(steps=300, lr=0.1)
+    school.compare(result, TaskSet("schools", tasks), repeats=1, protocol=protocol)
+    *finite, one, two = result.curves["tuning"]["stl"]
+    assert one is two is None and None not in finite
+    assert result.settings["chosen"]["stl"]["lr"] <= 0.5
+    result.save(tmp_path / "r.json")
+
+
 # CIFAR-MTL: splits and scores
 
 
