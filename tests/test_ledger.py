@@ -674,6 +674,17 @@ def test_order_reports_the_smallest_step():
     assert "the smallest the step b over c" in judgement.why
 
 
+def test_an_order_is_as_sure_as_its_least_sure_step():
+    """Not as sure as the smallest, which may be measured well."""
+    c = np.zeros(5)
+    b = c + spread(2, 1.5)
+    a = b + spread(1, 0.1)
+    result = result_of({("a", "m"): a, ("b", "m"): b, ("c", "m"): c})
+    judgement = judge(result, kind="order", arms=["a", "b", "c"], metric="m")
+    assert judgement.verdict == "direction" and judgement.ours == pytest.approx(1)
+    assert judgement.p == pytest.approx(p_value(b - c)) and judgement.p > 10 * p_value(a - b)
+
+
 def test_order_takes_one_form():
     with pytest.raises(ValueError, match="either arms and metric, or arm and metrics"):
         rule_of(kind="order", arms=["a", "b"], metrics=["m", "k"])
