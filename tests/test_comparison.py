@@ -439,6 +439,10 @@ def test_what_does_not_forbid_a_comparison_is_named(tmp_path):
     found = " | ".join(check(read(path, drop=["client"])))
     assert "1 of 6 features never change" in found and "give the target away: d" in found
     assert "1 samples repeat another one, 0 of them in another task" in found
+    assert "two different targets" not in found
+    lines.append([*lines[2][:6], "other" if isinstance(lines[2][6], str) else -99.0, 0])
+    found = " | ".join(check(read(table(tmp_path / "y.csv", lines), drop=["client"])))
+    assert "2 samples repeat" in found and "1 have two different targets in one task" in found
 
 
 def test_rare_classes_and_uneven_tasks_are_named():
@@ -527,6 +531,54 @@ def test_standardisation_sees_the_training_part_alone():
     moved = {n: (p if n == "train" else p.map_inputs(lambda x: x + 100)) for n, p in parts.items()}
     for a, b in zip(standardise(moved)["train"], made["train"], strict=True):
         assert torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+
+
+def test_images_are_standardised_by_channel_over_samples_and_places():
+    generator = torch.Generator().manual_seed(0)
+    place = 10 * torch.rand(2, 3, 3, generator=generator)  # a mean of its own in every place
+    tasks = [
+        Task(
+            n,
+            place + torch.randn(30, 2, 3, 3, generator=generator),
+            torch.arange(30) % 2,
+            classes=2,
+        )
+        for n in "ab"
+    ]
+    made = standardise(parts_of(TaskSet("x", tasks), 0, Shares()))["train"]
+    channels = torch.cat([task.inputs for task in made]).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(channels.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(channels.std(1, correction=0), torch.ones(2))
+    assert float(made[0].inputs.mean(0).std()) > 0.3  # the places still differ
+
+
+def test_a_feature_that_the_training_part_does_not_know_to_vary_stays_in_its_unit():
+    parts = parts_of(taskset(), 0, Shares())
+    moved = {"train": 7.0, "validation": 7.0, "test": 9.0}
+    parts = {
+        name: part.map_inputs(
+            lambda x, v=moved[name]: torch.cat([x, x.new_full((len(x), 1), v)], 1)
+        )
+        for name, part in parts.items()
+    }
+    made = standardise(parts)
+    assert {name: float(part[1].inputs[:, 5].mean()) for name, part in made.items()} == {
+        "train": 0, "validation": 0, "test": 2
+    }  # fmt: skip
+
+
+def test_targets_of_one_unit_are_standardised_together():
+    tasks = [
+        Task(str(t), torch.randn(30, 2), 10 * t + (1 + t) * torch.randn(30, 1), loss="mse")
+        for t in range(2)
+    ]
+    parts = parts_of(TaskSet("x", tasks), 0, Shares())
+    for common in (False, True):
+        made = [task.targets for task in standardise(parts, common=common)["train"]]
+        for y in [torch.cat(made)] if common else made:
+            torch.testing.assert_close(y.mean(0), torch.zeros(1), atol=1e-5, rtol=0)
+            torch.testing.assert_close(y.std(0, correction=0), torch.ones(1))
+        assert (abs(float(made[0].mean())) > 0.5) == common
 
 
 # Arms
@@ -717,7 +769,8 @@ def made_up(scores):
         result.settings["chosen"][arm] = 0
         result.settings["configurations"][arm] = [{"lr": 0.1}]
         for repeat, value in enumerate(values):
-            result.add(arm=arm, repeat=repeat, metric="score", value=value, per_task=[value] * 2)
+            of = value if isinstance(value, list) else [value] * 2
+            result.add(arm=arm, repeat=repeat, metric="score", value=np.mean(of), per_task=of)
             result.add(arm=arm, repeat=repeat, metric="loss", value=1.0)
             result.add(arm=arm, repeat=repeat, metric="seconds", value=2.0)
     return result
@@ -738,6 +791,18 @@ def test_the_advice_follows_its_rule():
     assert found.rows[1].verdict == "undecided" and found.rows[1].needed > 1
     with pytest.raises(ValueError, match="at least 5"):
         judge(made_up({"stl": base[:3]}))
+
+
+def test_a_row_says_who_loses_how_sure_it_is_and_what_would_decide():
+    gains = [[4, -3], [-1, -2], [3, 1], [0, 1], [4, 3]]  # of two tasks, 2 and 0 on average
+    scores = [[50.0 + a, 60.0 + b] for a, b in gains]
+    found = judge(made_up({"stl": [[50.0, 60.0]] * 5, "pooled": scores}))
+    row, of_repeats = found.rows[1], np.mean(gains, 1)
+    assert (row.worst, row.gain.mean, row.verdict) == (0, 1, "undecided")
+    assert row.gain == resampled_interval(of_repeats, 30 / 60)  # test over training samples
+    assert row.here == mean_interval(of_repeats)
+    # so many times the samples, and the interval would end at 0
+    assert (row.gain.high - 1) / row.needed**0.5 == pytest.approx(1)
 
 
 def test_p_values_are_corrected_for_all_arms():

@@ -20,13 +20,15 @@ DOMAINS = ["amazon", "caltech10", "dslr", "webcam"]
 
 @pytest.fixture(scope="module")
 def arrays():
-    """Eight made-up images of 16 px, four domains of two classes."""
+    """Eight made-up images of 16 px, the last of them not grey, four domains of two classes."""
     rng = np.random.default_rng(0)
     blobs, offsets = [], [0]
     for row in range(8):
-        grey = np.full((16, 16, 3), 30 * row, dtype=np.uint8)
+        picture = np.full((16, 16, 3), 30 * row, dtype=np.uint8)
+        if row == 7:
+            picture[:8, :, 0] = 250  # the upper half is red
         file = io.BytesIO()
-        PIL_Image.fromarray(grey).save(file, format="JPEG")
+        PIL_Image.fromarray(picture).save(file, format="JPEG", quality=95, subsampling=0)
         blobs.append(file.getvalue())
         offsets.append(offsets[-1] + len(blobs[-1]))
     made = {
@@ -65,7 +67,10 @@ def test_images(cached):
     for domain, task in enumerate(loaded):
         assert task.targets.tolist() == [0, 1]
         expected = torch.tensor([60 * domain, 60 * domain + 30]) / 255
-        torch.testing.assert_close(task.inputs.mean((1, 2, 3)), expected, atol=0.01, rtol=0)
+        below = task.inputs[:, :, 9:].mean((1, 2, 3))
+        torch.testing.assert_close(below, expected, atol=0.01, rtol=0)
+    red, green, blue = loaded[3].inputs[1, :, :8].mean((1, 2))
+    assert red > 0.95 and max(green, blue) < 0.85
 
 
 def test_images_resized_and_chosen(cached):
@@ -96,6 +101,11 @@ def test_histograms(cached, arrays):
         torch.testing.assert_close(task.inputs.mean(0), torch.zeros(800), atol=1e-5, rtol=0)
         deviation = task.inputs.std(0, correction=0)
         torch.testing.assert_close(deviation, shown.float(), atol=1e-4, rtol=0)
+    shares = raw[1].inputs / raw[1].inputs.sum(1, keepdim=True)  # long histograms count no more
+    centred = shares - shares.mean(0)
+    expected = centred / shares.std(0, correction=0).where(centred.any(0), torch.ones(()))
+    found = datasets.load("office_caltech10_surf800", normalise="zscore")[1].inputs
+    torch.testing.assert_close(found, expected)
     with pytest.raises(ValueError, match="normalise: expected one of l2, zscore, none; got 'l1'"):
         datasets.load("office_caltech10_surf800", normalise="l1")
 
@@ -147,6 +157,23 @@ def test_three_views_of_the_same_images():
 
 
 FEATURES = ("office_caltech10_efflite0", "pacs_efflite0")
+
+
+def test_what_is_made_here_is_close_to_its_fingerprint_or_is_refused(arrays, monkeypatch):
+    entry = registry.entry("office_caltech10_efflite0")
+    held = {key: arrays[key] for key in ("feat", "label", "domain", "domains", "classes")}
+    about = {
+        "derived": ["feat"],
+        "exact": cache.content_sha256({k: a for k, a in held.items() if k != "feat"}),
+        "tolerance": 0.005,
+        "tasks": prints.measure(entry.name, held),
+    }
+    monkeypatch.setattr(prints, "known", lambda: {entry.name: about})
+    for factor, why in ((1, None), (1.003, None), (1.02, "amazon by"), (np.nan, "amazon by")):
+        found = prints.differs(entry, held | {"feat": held["feat"].astype(np.float32) * factor})
+        assert found == why if why is None else why in found
+    other = prints.differs(entry, held | {"label": 1 - held["label"]})
+    assert other == "other values than in feat alone"
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -13,6 +13,9 @@ pytest.importorskip("yaml")
 pytestmark = pytest.mark.disable_socket
 
 
+PARTS = ((3, "train"), (2, "test"))
+
+
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
     """``cached(name, arrays)`` puts made-up arrays in the place of a canonical file."""
@@ -73,6 +76,18 @@ def test_cifar_mtl_resized_keeps_the_inputs_shared(cifar):
     )
     with pytest.raises(ValueError, match="size: expected a positive number of pixels, got -1"):
         datasets.load("cifar_mtl", size=-1)
+
+
+def test_pictures_of_one_set_keep_their_places_and_colours(cached):
+    rng = np.random.default_rng(0)
+    parts = {part: rng.integers(0, 256, (n, 5, 7, 3), dtype=np.uint8) for n, part in PARTS}
+    labels = {f"y_{part}": np.arange(n, dtype=np.uint8) for n, part in PARTS}
+    cached("cifar10_12k", {f"X_{part}": pixels for part, pixels in parts.items()} | labels)
+    for n, part in PARTS:
+        (task,) = datasets.load("cifar10_12k", split=part)
+        pixels = parts[part].transpose(0, 3, 1, 2) / np.float32(255)
+        assert task.targets.tolist() == list(range(n))
+        torch.testing.assert_close(task.inputs, torch.from_numpy(pixels))
 
 
 def test_parts_of_shared_tasks_stay_shared(cifar):

@@ -261,6 +261,7 @@ DOUBLE = Exercise(
         (lambda x: x**2, "0, 1, 4", "That is the square."),
         (lambda x: -2 * x, "-4", "wrong sign"),
         (lambda x: 6 * x, "12", "3 times what was expected"),
+        (lambda x: 2.0001 * x, "2, 4", ""),  # nearly right is wrong
         (lambda x: 2 * x[:2], r"shape \(2,\)", "Twice as much."),
         (lambda x: 2 * x.double(), "float64", "Take over the dtype"),
         (lambda x: x / x, "NaN in 1 of 3", "Twice as much."),

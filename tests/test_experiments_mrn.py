@@ -483,7 +483,7 @@ def test_in_the_span_of_its_inputs_a_linear_model_learns_the_same(arm):
         study = mrn_linear.STUDY.at(features=60, steps=25, update_every=5)
         settings = {"lr": 0.02, "weight": 0.3, "decay": 0.05, "rho": 0.8, "max_updates": 3}
         row = replace(study.arms[arm], configurations=[settings])
-        outputs = []
+        outputs, penalties = [], []
         for of in (spanned, parts):
             trial = replace(study, arms={arm: row}).trial(arm, of["train"], 0, 0)
             method = row.build(trial)
@@ -493,6 +493,9 @@ def test_in_the_span_of_its_inputs_a_linear_model_learns_the_same(arm):
                     method.network.head.weight.copy_(basis @ small)
             fit(method, of["train"], device="cpu", **study.training(trial))
             outputs.append(torch.cat(predict(method, of["test"])))
+            if isinstance(method, MRN) and method.switches.features:
+                penalties.append(method.penalty().detach())
+        torch.testing.assert_close(*penalties or (0, 0))
         tolerance = 1e-10 if hasattr(method, "network") else 1e-2  # the others stop early
         torch.testing.assert_close(*outputs, rtol=tolerance, atol=tolerance)
         assert outputs[0].std() > 0.1
@@ -567,6 +570,25 @@ def test_the_oracle_knows_the_groups_and_learns_nothing():
     rho = trial.protocol.rho
     torch.testing.assert_close(matrix[0, 1:4], torch.full((3,), rho))
     assert not matrix[:4, 4:].any()
+
+
+def test_a_steady_prior_is_bounded_by_what_gradient_steps_bear(result):
+    torch.manual_seed(1)
+    tasks = domains(features=60)
+    study = mrn_linear.table1(tasks, 20, 3, steady=0.5)
+    parts = study.split(tasks, 0, study.protocol)
+    outcome = study.train("mrn-t", parts, 0, 0, device="cpu")
+    p, method = outcome.trial.protocol, outcome.method
+    most = 2 * (1 + p.momentum) / p.lr
+    assert method.switches.curvature == pytest.approx(0.5 * most)
+    study.measure(engine.Add(result, "mrn-t", 0, study.suffix), outcome, parts)
+    found = result.values("mrn-t", "stiffness/20")[0]
+    assert found == pytest.approx(float(method.stiffness("fc8")) / most)
+    free = mrn_linear.table1(tasks, 20, 3)
+    assert (
+        free.arms["mrn-t"].build(free.trial("mrn-t", parts["train"], 0, 0)).switches.curvature
+        is None
+    )
 
 
 def test_every_arm_has_as_many_trials():

@@ -166,18 +166,33 @@ def test_every_tuned_arm_has_the_same_budget():
     for arm in srdml_linear.TUNED_ARMS:
         settings = srdml_linear.grid(arm, base)
         assert len(settings) == len(set(settings)) == srdml_linear.BUDGET
+        learns = {setting.omega_step > 0 for setting in settings}
+        assert learns == {arm in ("srdml-tuned", "srdml-slow")}  # nobody else learns omega
     with pytest.raises(ValueError, match="arm: expected one of"):
         srdml_linear.grid("pooled", base)
     for _, values in school.GRIDS.values():
         assert len(values) == 5 and list(values) == sorted(values)
 
 
-def test_synthetic_records(result):
-    poster = srdml_linear.poster_map(POSTER)
+def test_synthetic_records(result, monkeypatch):
+    poster, asked, make = srdml_linear.poster_map(POSTER), [], srdml_linear.synthetic_problem
+
+    def synthetic_problem(seeds, **options):
+        asked.append((set(seeds), options))
+        return make(seeds, **options)
+
+    monkeypatch.setattr(srdml_linear, "synthetic_problem", synthetic_problem)
     srdml_linear.synthetic(
         result, repeats=2, tuning_repeats=1, first_seed=7, poster=poster, shorten=50
     )
     arms = (*srdml_linear.SCRIPT_ARMS, *srdml_linear.TUNED_ARMS)
+    tuned, tested = (
+        [of for of in asked if ("copies" in of[1]) == which] for which in (True, False)
+    )
+    of_tuning = set.union(*(seeds for seeds, _ in tuned))
+    assert min(of_tuning) >= srdml_linear.TUNING_SEED >= srdml_linear.FIRST_SEED + 500
+    assert all(seeds == {7, 8} for seeds, _ in tested) and len(tested) == len(arms) + 2
+    assert [options.get("start") for _, options in tested[-2:]] == ["zero", "zero"]
     for arm in (*arms, "stl-zero-start", "srdml-zero-start"):
         for metric in ("rmse", "mae"):
             assert set(result.values(arm, metric)) == {0, 1}
@@ -204,6 +219,21 @@ def test_school_shares_where_there_is_something_to_share(result):
     school.compare(result, TaskSet("schools", tasks), repeats=2, protocol=protocol)
     rmse = {arm: result.values(arm, "rmse")[0] for arm in school.GRIDS}
     assert rmse["pooled"] < rmse["stl"] and rmse["srdml-tuned"] < rmse["stl"]
+
+
+def test_a_step_size_that_diverges_is_not_chosen(result, tmp_path):
+    """One feature six times: two schools bear no step of 1 or 2."""
+    generator = torch.Generator().manual_seed(0)
+    tasks = []
+    for t in range(2):
+        x = torch.randn(20, 1, generator=generator).expand(-1, 6)
+        tasks.append(Task(f"school {t}", x, x[:, :1] + t, loss="mse"))
+    protocol = school.Protocol(steps=300, lr=0.1)
+    school.compare(result, TaskSet("schools", tasks), repeats=1, protocol=protocol)
+    *finite, one, two = result.curves["tuning"]["stl"]
+    assert one is two is None and None not in finite
+    assert result.settings["chosen"]["stl"]["lr"] <= 0.5
+    result.save(tmp_path / "r.json")
 
 
 # CIFAR-MTL: splits and scores

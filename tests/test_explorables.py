@@ -226,6 +226,31 @@ def test_unfoldings(compute):
             assert found["norm"] == close(float(trace_norm(matrix(w))))
 
 
+def test_what_a_box_holds_is_what_its_functions_give(boxes):
+    """Also where no browser is there to compute with it."""
+    for name in ("hover", "shrinkage"):
+        assert boxes[name].data == {"values": close(torch.linalg.svdvals(A))}
+    assert boxes["twotasks"].data == {"estimates": [1.5, -0.5], "samples": [20, 2]}
+    for modes, x in TENSORS.items():
+        for traces, scale in (("free", "none"), ("fixed", "trace")):
+            found, logs = [None] * modes, []
+            for _ in range(6):
+                logs.append(float((quadratic_form(x, found).sum() / x.numel()).log10()))
+                found = flip_flop(x, found, eps=0, order="simultaneous", scale=scale)
+            kept = boxes["flipflop"].data["runs"][str(modes)]
+            assert kept["simultaneous"][traces] == close(logs)
+            assert (kept["sequential"]["free"][1:] == close([0.0] * 5)) and logs[0] != close(0.0)
+    data = boxes["unfoldings"].data
+    for label, w in STACKS.items():
+        spectra = data["stacks"][label]["spectra"]
+        assert [name for name, _ in data["unfoldings"]] == list(spectra)
+        for i in range(4):
+            assert spectra[f"mode-{i + 1}"] == close(torch.linalg.svdvals(unfold(w, i)))
+        for i in range(1, 4):
+            rows = w.shape[:i].numel()
+            assert spectra[f"cut-{i}"] == close(torch.linalg.svdvals(w.reshape(rows, -1)))
+
+
 def test_stacks_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="expected one shape for all"):
         explorables.unfoldings({"one": STACK, "other": STACK[:1]})

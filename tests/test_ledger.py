@@ -226,14 +226,14 @@ def test_merge_keeps_all_records_and_collapses_the_rest(tmp_path):
     runs = {
         "a,0": run_result("a", 0),
         "a,1": run_result("a", 1),
-        "b,0": run_result("b", 0, gamma=3),
+        "b,0": run_result("b", 0, gamma=3, uses={"t": "one"}),
     }
     merged = merge(runs, profile="laptop")
     assert [(r["arm"], r["repeat"]) for r in merged.records] == [("a", 0), ("a", 1), ("b", 0)]
     assert merged.parameters == {"arm": ["a", "b"], "repeat": [0, 1], "steps": 5}
     assert merged.settings == {"gamma": {"a,0": 0.1, "a,1": 0.1, "b,0": 3}, "lr": 0.05}
     assert merged.curves["b,0"] == {"loss": [1, 2]}
-    assert merged.numerics == {"mrn": 1}
+    assert (merged.numerics, merged.uses) == ({"mrn": 1}, {"t": "one"})
     (entry,) = merged.provenance["runs"]
     parameters = {"arm": "a", "repeat": 1, "steps": 5}
     assert entry["of"]["a,1"] == {"wall_seconds": 1, "parameters": parameters}
@@ -258,6 +258,15 @@ def test_merge_refuses_mixtures_unless_allowed(other, what):
     merged = merge(runs, allow_mixed=True)
     assert merged.provenance["mixed"] == [what]
     assert len(merged.records) == 2
+    assert merged.numerics == ({} if what == "numerics" else {"mrn": 1})
+
+
+def test_runs_of_two_versions_of_a_notebook_are_a_mixture():
+    runs = {arm: run_result(arm, 0) for arm in "ab"}
+    for version, run in enumerate(runs.values()):
+        run.provenance["run"] = {"notebook": "n.ipynb", "notebook_sha256": str(version)}
+    with pytest.raises(ResultError, match="runs of e mix versions of notebook;"):
+        merge(runs)
 
 
 def test_other_code_of_one_version_is_no_mixture():
@@ -362,7 +371,7 @@ def test_a_committed_result_is_not_lost_unless_forced():
 
 
 def test_an_edited_file_is_refused(tmp_path):
-    path = run_result("a", 1).save(tmp_path / "r.json")
+    path = run_result("a", 1, uses={"t": "one"}).save(tmp_path / "r.json")
     text = path.read_text()
     assert Result.load(path).values("a", "m") == {1: 1.0}
     for old, new in (
@@ -370,6 +379,10 @@ def test_an_edited_file_is_refused(tmp_path):
         ('"steps": 5', '"steps": 6'),
         ('"mrn": 1', '"mrn": 2'),
         ('"sha256": "1"', '"sha256": "2"'),
+        ('"experiment": "e"', '"experiment": "f"'),
+        ('"gamma": 0.1', '"gamma": 0.2'),
+        ('"loss"', '"gain"'),
+        ('"t": "one"', '"t": "two"'),
     ):
         assert old in text
         path.write_text(text.replace(old, new))
@@ -382,6 +395,12 @@ def test_an_edited_file_is_refused(tmp_path):
     path.write_text(text.replace('"provenance": {', '"provenance": {"other": -1e999,'))
     with pytest.raises(ResultError, match=r"r\.json: .*expected finite numbers, got -1e999"):
         Result.load(path)
+
+
+def test_a_metric_may_name_one_task():
+    result = Result("e", {})
+    result.add(arm="a", metric="m", value=1.5, per_task=[1.0, 2.0])
+    assert [result.values("a", f"m[{task}]") for task in range(3)] == [{0: 1.0}, {0: 2.0}, {}]
 
 
 def test_what_a_number_has_to_be():
@@ -450,6 +469,7 @@ def test_data_are_the_same_by_hash_and_fingerprint():
     assert same_data(one, {"sha256": "1"})
     assert not same_data(one, {"sha256": "1", "fingerprint": [1.001, 200.0]})
     assert not same_data(one, {"sha256": "2", "fingerprint": [1.0, 200.0]})
+    assert not same_data(one, {"sha256": "1", "fingerprint": [1.0]})  # of one task fewer
 
 
 # A run made again
@@ -521,7 +541,13 @@ def test_value(mean, half, verdict):
 
 
 @pytest.mark.parametrize(
-    ("value", "verdict"), [(201.9, "reproduced"), (203, "refuted at the printed size")]
+    ("value", "verdict"),  # of the printed value, not of ours
+    [
+        (198.01, "reproduced"),
+        (201.9, "reproduced"),
+        (202.01, "refuted at the printed size"),
+        (197.9, "refuted at the printed size"),
+    ],
 )
 def test_value_with_relative_tolerance(value, verdict):
     rule = VALUE | {"tolerance": 0.01, "relative": True}
@@ -651,6 +677,17 @@ def test_order_reports_the_smallest_step():
     assert "the smallest the step b over c" in judgement.why
 
 
+def test_an_order_is_as_sure_as_its_least_sure_step():
+    """Not as sure as the smallest, which may be measured well."""
+    c = np.zeros(5)
+    b = c + spread(2, 1.5)
+    a = b + spread(1, 0.1)
+    result = result_of({("a", "m"): a, ("b", "m"): b, ("c", "m"): c})
+    judgement = judge(result, kind="order", arms=["a", "b", "c"], metric="m")
+    assert judgement.verdict == "direction" and judgement.ours == pytest.approx(1)
+    assert judgement.p == pytest.approx(p_value(b - c)) and judgement.p > 10 * p_value(a - b)
+
+
 def test_order_takes_one_form():
     with pytest.raises(ValueError, match="either arms and metric, or arm and metrics"):
         rule_of(kind="order", arms=["a", "b"], metrics=["m", "k"])
@@ -712,7 +749,10 @@ def test_curve(factors, noise, verdict, deviation):
     judgement = judge(curve_of(POINTS, factors, noise), POINTS, **CURVE)
     assert judgement.verdict == verdict
     assert judgement.ours == pytest.approx(deviation)
-    assert judgement.low <= judgement.ours <= judgement.high
+    assert 0 <= judgement.low <= judgement.ours <= judgement.high
+    unfinished = curve_of(POINTS, factors, noise)  # a sixth repeat that lacks the later steps
+    unfinished.add(arm="a", metric="m", value=9e9, repeat=5, step=5)
+    assert judge(unfinished, POINTS, **CURVE) == judgement
     missing = rules.Printed(points={**POINTS.points, 99: 1.0})
     judgement = judge(curve_of(POINTS, factors, noise), missing, **CURVE)
     assert judgement.verdict == "not attempted"
@@ -913,6 +953,10 @@ def test_a_value_that_stl_reaches_is_void(tmp_path):
     row = audit_one(tmp_path, [result], rule=rule, printed="35.65")
     assert row["verdict"] == "undecided"
     assert row["why"].startswith("not decisive, this rule is passed by stl, too: the interval")
+    for arm in ("weight-decay-tuned", "uncoupled", "fixed", "uniform"):
+        alone = result_of({("laf", "m"): laf, (arm, "m"): stl, ("stls", "m"): stl})
+        why = audit_one(tmp_path, [alone], rule=rule, printed="35.65")["why"]
+        assert f"passed by {arm}, too" in why
     narrow = {**rule, "tolerance": 0.75}
     assert audit_one(tmp_path, [result], rule=narrow, printed="35.65")["verdict"] == "reproduced"
     # of a claim about STL itself, STL is no placebo

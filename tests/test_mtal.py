@@ -377,6 +377,9 @@ def test_redundancy_by_hand():
         base[1], base[2] = 2 * base[0], -base[0]  # one pair of three is alike
         net.set_kernels("conv1", [base, torch.eye(9)[:3].view(3, 1, 3, 3)])
     assert layer_redundancy(net, 0.5)["conv1"] == pytest.approx(1 / 6)
+    assert (
+        layer_redundancy(net, 1.1)["conv1"] == 0 == layer_redundancy(net, {"conv1": 1.1})["conv1"]
+    )
     assert layer_redundancy(net, {"conv1": 0.5}, unit="slice")["conv1"] == pytest.approx(1 / 6)
 
 

@@ -1,6 +1,7 @@
 """Matrix and tensor normals against scipy, explicit Kronecker products and their theory."""
 
 import math
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -391,6 +392,10 @@ class TestFlipFlop:
         last = flip_flop(x, start, eps=0, order=order, scale="last")
         torch.testing.assert_close(kronecker(last), kronecker(free), **EXACT)
         assert [float(c.trace()) for c in last[:2]] == pytest.approx([3, 4])
+        first = flip_flop(x, start, eps=0, order=order, scale="last", modes=(2, 1, 0))
+        assert [float(c.trace()) for c in first[1:]] == pytest.approx([4, 2])
+        loose = flip_flop(x, start, eps=0, order=order, modes=(2, 1, 0))
+        torch.testing.assert_close(kronecker(first), kronecker(loose), **EXACT)
         fixed = flip_flop(x, start, eps=0, order=order, scale="trace")
         for a, b in zip(fixed, free, strict=True):
             torch.testing.assert_close(a, normalise_trace(b), **EXACT)
@@ -488,6 +493,21 @@ class TestLowRankPlusDiagonal:
         torch.testing.assert_close(s.scale(3).dense(), 3 * full, **EXACT)
         torch.testing.assert_close(normalise_trace(s).dense(), normalise_trace(full), **EXACT)
         assert s.to(torch.float32).solve(x.float()).dtype == torch.float32
+
+    @pytest.mark.parametrize("rank", [2, 4])
+    def test_coordinates_in_a_subspace_count_the_rest_of_the_space(self, rank):
+        """Four dimensions of nine, also where the basis holds all four."""
+        s = replace(self.parts(4, rank), size=9)
+        inside = torch.linalg.qr(randn(9, 4))[0]
+        full = LowRankPlusDiagonal(inside @ s.basis, s.values, s.eps).dense()
+        torch.testing.assert_close(s.trace(), full.trace(), **EXACT)
+        torch.testing.assert_close(s.logdet(), full.logdet(), **EXACT)
+        torch.testing.assert_close(s.stiffness(), 1 / torch.linalg.eigvalsh(full)[0], **EXACT)
+        torch.testing.assert_close(normalise_trace(s).trace(), torch.tensor(9.0).double(), **EXACT)
+        x = randn(4, 5)
+        torch.testing.assert_close(
+            inside @ s.solve(x), torch.linalg.solve(full, inside @ x), **EXACT
+        )
 
     def test_generalised_inverse_where_it_is_singular(self):
         s = self.parts()

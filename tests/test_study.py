@@ -264,6 +264,15 @@ def test_a_suffix_ends_metrics_and_choices(monkeypatch):
     assert set(choices(result)) == {"tuned/5"}
     assert {r["metric"] for r in result.records} == {"value/5", "validation_percent/5"}
     assert "tuned@1/5" in result.settings["validation"]
+    given = Result("r", {})
+    study.compare(given, None, arms=["tuned"], repeats=[0], values={"tuned": 2.0})
+    assert choices(given) == {"tuned/5": 2.0}
+
+
+def test_what_an_arm_draws_comes_before_what_it_always_has():
+    arm = Arm(build, configurations=[{"lr": 0.5}], protocol={"lr": 0.1, "steps": 3})
+    assert arm.changes(0) == {"lr": 0.5, "steps": 3}
+    assert replace(arm, configurations=(), number="lr").changes(0.2) == {"lr": 0.2, "steps": 3}
 
 
 def test_a_result_names_the_device_and_not_the_wish_for_one():
@@ -437,6 +446,17 @@ def test_every_arm_has_the_same_budget(case, fits):
     study.tune(Result("r", {}), tasks, arms=few, device="cpu")
     assert len(fits) == size * len(few) * len(study.tuning_splits)
     assert not set(study.tuning_splits) & set(range(1000))
+
+
+def test_controls_take_over_the_number_of_what_they_are_compared_with():
+    arms = {**tnrdmtl.VARIANTS, **mtal.ARMS}
+    assert {name: arm.like for name, arm in arms.items() if arm.like} == {
+        "stl-800-steps": "stl",
+        "stl-52px": "stl",
+        "random-pairs": "mtal",
+        "one-trunk": "hard-sharing",
+    }
+    assert not any(arm.like and (arm.values or arm.value is not None) for arm in arms.values())
 
 
 def test_controls_take_over_a_number_that_exists(case):

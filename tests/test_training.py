@@ -197,6 +197,15 @@ def same(a, b):
     return torch.equal(a[0].loss, b[0].loss) and all(torch.equal(a[1][k], b[1][k]) for k in a[1])
 
 
+def test_fit_descends_with_momentum_unless_told_otherwise():
+    tasks, found = taskset(), []
+    for options in ({}, {"optimizer": partial(torch.optim.SGD, lr=0.05, momentum=0.9)}):
+        method = STL(mlp(4, tasks.outputs, seed=0))
+        history = fit(method, tasks, steps=3, device="cpu", **options)
+        found.append((history, method.state_dict()))
+    assert same(*found)
+
+
 def test_fit_is_its_seed_bit_for_bit():
     assert same(trained(), trained())
     assert not same(trained(), trained(seed=1))
@@ -263,8 +272,9 @@ def test_fit_calls_update_every_so_often():
             self.calls += 1
 
     method = Counting(mlp(4, [3, 3, 3], seed=0))
-    fit(method, taskset(), steps=5, device="cpu")
-    assert method.calls == 2
+    probe = lambda method: {"calls": method.calls}  # noqa: E731
+    history = fit(method, taskset(), steps=5, probe=probe, probe_at=range(6), device="cpu")
+    assert [seen["calls"] for seen in history.probes] == [0, 0, 1, 1, 2, 2]  # a probe comes last
 
 
 def test_fit_learns():
@@ -352,6 +362,13 @@ def test_a_perfect_model_is_right_every_time():
     assert evaluate(method, tasks).per_task == [100, 100]
     method.models[1].weight.data *= -1
     assert evaluate(method, tasks).per_task == [100, 0]
+
+
+def test_a_probability_of_one_half_is_a_no():
+    tasks = TaskSet("x", [Task("x", torch.ones(4, 3), torch.eye(4)[:, :1], loss="bce")] * 2)
+    method = STL(mlp(3, [1, 1], seed=0))
+    method.network.head.weight.data.zero_()
+    assert evaluate(method, tasks).per_task == [75, 75]
 
 
 # Errors

@@ -283,11 +283,14 @@ def test_a_model_that_goes_astray_scores_the_floor_and_one_that_diverges_as_a_gu
     study.measure(Add(result, "stl", 0, study.suffix), outcome, parts)
     assert result.values("stl", "score/T8-n5-c-1") == {0: -100}
     assert result.values("stl", "worst/T8-n5-c-1") == {0: -100}
-    wild = replace(study.arms["pooled"], configurations=[{"lr": 1e6, "decay": 0.0}])
-    wild = replace(study, arms={**study.arms, "pooled": wild})
-    which_method.run(wild, result, None, arms=["pooled"], repeats=[0], device="cpu")
-    assert result.values("pooled", "score/T8-n5-c-1") == {0: 0}
-    assert result.values("pooled", "failed/T8-n5-c-1") == {0: 1}
+    of_classes = golden.domains((7,), each=16).map_inputs(torch.Tensor.float)  # three of them
+    for problem, tasks, guess in (("T8-n5-c-1", None, 0), ("pacs-3", of_classes, 100 / 3)):
+        study = which_method.study_of(problem, tasks, trials=1, splits=1, steps=5)
+        wild = replace(study.arms["pooled"], configurations=[{"lr": 1e30, "decay": 0.0}])
+        wild = replace(study, arms={**study.arms, "pooled": wild})
+        which_method.run(wild, result, tasks, arms=["pooled"], repeats=[0], device="cpu")
+        assert result.values("pooled", f"score/{problem}") == {0: pytest.approx(guess)}
+        assert result.values("pooled", f"failed/{problem}") == {0: 1}
     with pytest.raises(ValueError, match="problem: expected one of"):
         which_method.study_of("T9")
 

@@ -69,7 +69,8 @@ def compare(result: Result, tasks: TaskSet, *, repeats: int, protocol: Protocol)
     for arm in GRIDS:
         settings = settings_of(arm, protocol)
         error = errors_of(tasks, arm, settings, [TUNING_SEED], "validation", protocol)[0]
-        tried[arm] = [float(e) for e in error]
+        error = error.where(error.isfinite(), torch.inf)  # diverged; argmin would take a NaN
+        tried[arm] = [float(e) if e < torch.inf else None for e in error]
         chosen[arm] = settings[int(error.argmin())]
         seeds = range(FIRST_SEED, FIRST_SEED + repeats)
         errors = errors_of(tasks, arm, [chosen[arm]], seeds, "test", protocol)[:, 0]

@@ -368,9 +368,9 @@ class MRN(NetworkMethod):
         if self.caps:
             new = released(w, covariances, which, mode, chosen, eps)
         elif self._is_dense(w, which, mode):
-            well = (1 - eps) * w.shape[mode] < 1e4 * eps  # of a condition below 10,000
-            kind |= {"structure": "dense", "dtype": w.dtype if well else torch.float64}
-            return Cholesky.of(normalise_trace(mode_covariance(w, covariances, mode, **kind)))
+            x = w if (1 - eps) * w.shape[mode] < 1e4 * eps else w.double()  # condition 10,000
+            new = mode_covariance(x, covariances, mode, structure="dense", dtype=x.dtype, **kind)
+            return Cholesky.of(normalise_trace(new)).to(w.dtype)
         else:
             new = mode_covariance(w, covariances, mode, size=self._size(which), **kind)
         new = decompose(new, check=False)  # made here: a covariance
