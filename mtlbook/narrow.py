@@ -87,7 +87,7 @@ def pieces(figure: Figure, *, column: float = COLUMN) -> list[list[Rectangle]]:
     if not any(t.get_text() for ax in boxes for t in ax.get_xticklabels()):
         column = max(column, column * 0.85 * letters(figure) / LOWEST)
     gap, column = GAP * figure.dpi, column * figure.dpi
-    widths, again = [b.width + 2 * gap for b in spans], [b - a for a, b in shared]
+    widths, again = [b.width + 2 * gap for b in spans], [b.width if b else 0.0 for b in shared]
     tries = (list(_fill(widths, again, part * column)) for part in np.linspace(0.3, 1, 15))
     groups = min(tries, key=len)  # the first, whose pieces are the most alike
     if len(groups) < 2:
@@ -98,22 +98,18 @@ def pieces(figure: Figure, *, column: float = COLUMN) -> list[list[Rectangle]]:
     upper = min([top, *((high + box.y0) / 2 for box in above)])
     lower = max([bottom, *((low + box.y1) / 2 for box in below)])
 
-    def part(x0: float, x1: float, y0: float = lower, y1: float = upper) -> Rectangle:
-        x0, x1 = max(x0, left), min(x1, right)
-        wide, tall = right - left, top - bottom
+    def part(box: Bbox, y0: float = lower, y1: float = upper) -> Rectangle:
+        x0, x1 = max(box.x0 - gap, left), min(box.x1 + gap, right)
+        y0, y1 = max(y0, bottom), min(y1, top)
+        wide, tall = picture.size
         return (x0 - left) / wide, (top - y1) / tall, (x1 - x0) / wide, (y1 - y0) / tall
 
-    found = []
+    found = [[part(Bbox.union(above), upper, top)]] if above else []
     for start, stop in groups:
-        again = [part(*shared[start])] if shared[start][0] < shared[start][1] else []
-        found.append([*again, part(spans[start].x0 - gap, spans[stop - 1].x1 + gap)])
-    if above:
-        box = Bbox.union(above)
-        found.insert(0, [part(box.x0 - gap, box.x1 + gap, upper, top)])
-    if below:
-        box = Bbox.union(below)
-        found.append([part(box.x0 - gap, box.x1 + gap, bottom, lower)])
-    return found
+        labels = shared[start]
+        again = [part(labels, labels.y0 - gap, labels.y1 + gap)] if labels else []
+        found.append([*again, part(Bbox.union(spans[start:stop]))])
+    return [*found, [part(Bbox.union(below), bottom, lower)]] if below else found
 
 
 def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
@@ -129,15 +125,16 @@ def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
     return found
 
 
-def _shared(columns: list[list[Axes]], spans: list[Bbox], at: int) -> tuple[float, float]:
-    """From where to where the labels are that a column has from one to the left of it."""
+def _shared(columns: list[list[Axes]], spans: list[Bbox], at: int) -> Bbox | None:
+    """Where the labels are that a column has from one to the left of it; None: it has its own."""
     if any(map(_has_labels, columns[at])):
-        return 0.0, 0.0
+        return None
     for earlier in reversed(range(at)):
-        for ax in columns[earlier]:
-            if _has_labels(ax) and any(_in_one_row(ax, other) for other in columns[at]):
-                return spans[earlier].x0, min(ax.bbox.x0 for ax in columns[earlier])
-    return 0.0, 0.0
+        named = [ax for ax in columns[earlier] if _has_labels(ax)]
+        if any(_in_one_row(ax, other) for ax in named for other in columns[at]):
+            box = Bbox.union([ax.yaxis.get_tightbbox() for ax in named])
+            return Bbox.from_extents(spans[earlier].x0, box.y0, box.x1, box.y1)
+    return None
 
 
 def _is_colour_bar(ax: Axes) -> bool:

@@ -18,21 +18,22 @@ function fit() {
 
 // On a phone, figures are shown in pieces, which their pictures name (mtlbook/narrow.py): each part of
 // a piece is a window on the whole picture. Letters are never lower than LOWEST pixels.
-const LOWEST = 9;
+const LOWEST = 9, LARGEST = 0.85;
 
 function takeApart(image) {
   const { naturalWidth: wide, naturalHeight: high } = image;
-  const least = LOWEST / (image.dataset.letters * 96 / 72);
+  const least = Math.min(LOWEST / (image.dataset.letters * 96 / 72), LARGEST);
   const box = document.createElement("div");
   box.className = "pieces";
   for (const parts of JSON.parse(image.dataset.pieces)) {
-    const width = wide * parts.reduce((sum, part) => sum + part[2], 0);
+    const width = parts.reduce((sum, part) => sum + part[2], 0) * wide;
+    const top = Math.min(...parts.map((part) => part[1]));
     const piece = box.appendChild(document.createElement("span"));
-    piece.style.width = `${0.85 * width}px`;
-    piece.style.minWidth = `${Math.min(least, 0.85) * width}px`;
+    piece.style = `width: ${LARGEST * width}px; min-width: ${least * width}px`;
     for (const [x, y, w, h] of parts) {
       const pane = piece.appendChild(document.createElement("span"));
-      pane.style = `flex: ${100 * w} 1 0; aspect-ratio: ${w * wide} / ${h * high}`;
+      pane.style = `width: ${100 * w * wide / width}%; aspect-ratio: ${w * wide} / ${h * high};`
+        + `margin-top: ${100 * (y - top) * high / width}%`;
       const copy = pane.appendChild(image.cloneNode());
       copy.style = `width: ${100 / w}%; left: ${-100 * x / w}%; top: ${-100 * y / h}%`;
       if (box.querySelector("img") !== copy) copy.alt = "";  // the first one speaks for all
