@@ -2,7 +2,8 @@
 
 Every function but `cluster_map` draws into ``ax`` (the current axes where none is given) and
 returns it. Colours are those of Okabe and Ito, which colour-blind readers can tell apart; sizes are
-made for the column of a page, and of a phone, where panels come below each other (``mtlbook.narrow``).
+made for the column of a page, and for a phone, on which panels come below each other
+(``mtlbook.narrow``).
 """
 
 from __future__ import annotations
