@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -68,11 +69,13 @@ def pieces(figure: Figure, *, column: float = COLUMN) -> list[list[Rectangle]]:
     """
     if len(figure.axes) < 2:
         return WHOLE
-    boxes = {ax: b for ax in figure.axes if ax.get_visible() and (b := ax.get_tightbbox())}
+    renderer = RendererAgg(*figure.bbox.size, figure.dpi)  # texts remember that of another size
+    boxes = {ax: ax.get_tightbbox(renderer) for ax in figure.axes if ax.get_visible()}
     columns = _columns(boxes)
     spans = [Bbox.union([boxes[ax] for ax in of]) for of in columns]
     cuts = [(a.x1 + b.x0) / 2 for a, b in pairwise(spans)]
-    extra = [a.get_tightbbox() for a in [*figure.texts, *figure.legends] if a.get_visible()]
+    extra = [a for a in [*figure.texts, *figure.legends] if a.get_visible()]
+    extra = [artist.get_tightbbox(renderer) for artist in extra]
     high, low = max((b.y1 for b in spans), default=0), min((b.y0 for b in spans), default=0)
     above = [box for box in extra if box.y0 >= high - 1]
     below = [box for box in extra if box.y1 <= low + 1]
@@ -83,7 +86,7 @@ def pieces(figure: Figure, *, column: float = COLUMN) -> list[list[Rectangle]]:
         at = sum(cut < box.x0 for cut in cuts)
         spans[at] = Bbox.union([spans[at], box])
 
-    shared = [_shared(columns, spans, i) for i in range(len(columns))]
+    shared = [_shared(columns, spans, i, renderer) for i in range(len(columns))]
     if not any(t.get_text() for ax in boxes for t in ax.get_xticklabels()):
         column = max(column, column * 0.85 * letters(figure) / LOWEST)
     gap, column = GAP * figure.dpi, column * figure.dpi
@@ -98,18 +101,23 @@ def pieces(figure: Figure, *, column: float = COLUMN) -> list[list[Rectangle]]:
     upper = min([top, *((high + box.y0) / 2 for box in above)])
     lower = max([bottom, *((low + box.y1) / 2 for box in below)])
 
-    def part(box: Bbox, y0: float = lower, y1: float = upper) -> Rectangle:
-        x0, x1 = max(box.x0 - gap, left), min(box.x1 + gap, right)
-        y0, y1 = max(y0, bottom), min(y1, top)
+    def part(x0: float, x1: float, y0: float, y1: float) -> Rectangle:
+        x0, x1 = max(x0, left), min(x1, right)
         wide, tall = picture.size
         return (x0 - left) / wide, (top - y1) / tall, (x1 - x0) / wide, (y1 - y0) / tall
 
-    found = [[part(Bbox.union(above), upper, top)]] if above else []
+    def band(of: list[Bbox], y0: float, y1: float) -> list[list[Rectangle]]:
+        return (
+            [[part(min(b.x0 for b in of) - gap, max(b.x1 for b in of) + gap, y0, y1)]] if of else []
+        )
+
+    found = band(above, upper, top)
     for start, stop in groups:
-        labels = shared[start]
-        again = [part(labels, labels.y0 - gap, labels.y1 + gap)] if labels else []
-        found.append([*again, part(Bbox.union(spans[start:stop]))])
-    return [*found, [part(Bbox.union(below), bottom, lower)]] if below else found
+        box, labels = Bbox.union(spans[start:stop]), shared[start]
+        again = [part(labels.x0 - gap, labels.x1, labels.y0, labels.y1)] if labels else []
+        low, high = max(box.y0 - gap, lower), min(box.y1 + gap, upper)
+        found.append([*again, part(box.x0 - gap, box.x1 + gap, low, high)])
+    return found + band(below, bottom, lower)
 
 
 def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
@@ -125,25 +133,27 @@ def _columns(boxes: dict[Axes, Bbox]) -> list[list[Axes]]:
     return found
 
 
-def _shared(columns: list[list[Axes]], spans: list[Bbox], at: int) -> Bbox | None:
+def _shared(
+    columns: list[list[Axes]], spans: list[Bbox], at: int, renderer: RendererAgg
+) -> Bbox | None:
     """Where the labels are that a column has from one to the left of it; None: it has its own."""
-    if any(map(_has_labels, columns[at])):
+
+    def labels(ax: Axes) -> Bbox | None:
+        box = ax.yaxis.get_tightbbox(renderer) if ax.axison and not _is_colour_bar(ax) else None
+        return box if box is not None and box.width > 1 else None
+
+    if any(map(labels, columns[at])):
         return None
     for earlier in reversed(range(at)):
-        named = [ax for ax in columns[earlier] if _has_labels(ax)]
+        named = {ax: box for ax in columns[earlier] if (box := labels(ax))}
         if any(_in_one_row(ax, other) for ax in named for other in columns[at]):
-            box = Bbox.union([ax.yaxis.get_tightbbox() for ax in named])
+            box = Bbox.union(list(named.values()))
             return Bbox.from_extents(spans[earlier].x0, box.y0, box.x1, box.y1)
     return None
 
 
 def _is_colour_bar(ax: Axes) -> bool:
     return ax.get_label() == "<colorbar>"
-
-
-def _has_labels(ax: Axes) -> bool:
-    box = ax.yaxis.get_tightbbox() if ax.axison and not _is_colour_bar(ax) else None
-    return box is not None and box.width > 1
 
 
 def _in_one_row(ax: Axes, other: Axes) -> bool:
