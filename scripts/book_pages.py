@@ -112,9 +112,9 @@ def name_pieces(app, page, template, context, doctree) -> None:
         found = re.search(r'data-letters="[^"]*" data-pieces="[^"]*"', root)
         return f"<img {found[0]}{image[0][4:]}" if found else image[0]
 
-    context["body"] = re.sub(
-        r'<img[^>]*\ssrc="[^"]*/([^"/]+\.svg)"', noted, context.get("body", "")
-    )
+    if "body" in context:  # an index has none
+        shown = r'<img[^>]*\ssrc="[^"]*/([^"/]+\.svg)"'
+        context["body"] = re.sub(shown, noted, context["body"])
 
 
 def configure(app, config) -> None:

@@ -79,7 +79,7 @@ def test_forests_hide_no_effect_beside_a_large_one():
             i = {**large, **small}[label]
             assert low <= i.low and i.high <= high
             assert max(abs(i.low), abs(i.high)) >= max(-low, high) / 6
-    assert ax.get_xlabel() == "points (mind the 2 scales)"
+    assert ax.get_xlabel() == "points\n(mind the 2 scales)"
     assert list(plots.forests(small, unit="points")) and plt.gca().get_xlabel() == "points"
     plt.close("all")
     with pytest.raises(ValueError, match="at least one"):
