@@ -286,7 +286,7 @@ def forests(
         of = {label: intervals[label] for label in labels}
         dots = {label: values[label] for label in labels if values and label in values}
         forest(of, values=dots, ax=ax, **options)
-        ax.locator_params(axis="x", nbins=7)  # beside long labels there is no room for more numbers
+        ax.locator_params(axis="x", nbins=5)  # beside long labels there is no room for more numbers
     ax.set_xlabel(unit if len(found) == 1 else f"{unit}\n(mind the {len(found)} scales)".strip())
     return found
 
