@@ -2,7 +2,8 @@
 
 Every function but `cluster_map` draws into ``ax`` (the current axes where none is given) and
 returns it. Colours are those of Okabe and Ito, which colour-blind readers can tell apart; sizes are
-made for a column of 700 pixels and still read on a phone.
+made for the column of a page, and for a phone, on which panels come below each other
+(``mtlbook.narrow``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from mtlbook import narrow
 from mtlbook.ledger.statistics import Interval
 
 if TYPE_CHECKING:  # with it would come torch, and a page on results needs none
@@ -63,14 +66,14 @@ def arm_colour(arm: str) -> str:
 
 
 def use_style() -> None:
-    """Set the book's look: 6 inches wide, 11 points, light grid, no frame at top and right.
+    """Set the book's look: 4.8 inches wide, 11 points, light grid, no frame at top and right.
 
     In a notebook figures become SVG, sharp at any size. Letters are outlines, since a picture has
     no font of the page's, and equal figures are equal files.
     """
     plt.rcParams.update(
         {
-            "figure.figsize": (6, 3.4),
+            "figure.figsize": (4.8, 3.2),
             "figure.dpi": 130,
             "figure.constrained_layout.use": True,
             "font.size": 11,
@@ -92,8 +95,9 @@ def use_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError:  # no notebook
         return
-    if get_ipython() is not None:
-        set_matplotlib_formats("svg", metadata={"Date": None})
+    if (shell := get_ipython()) is not None:
+        set_matplotlib_formats("svg")
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, narrow.svg)
 
 
 def hinton(
@@ -240,9 +244,7 @@ def scales(reaches: Mapping[str, float], *, ratio: float = 5.0) -> list[list[str
     return sorted(groups, key=lambda group: order[group[0]])
 
 
-def panels(
-    reaches: Mapping[str, float], *, row: float = 0.5, width: float = 6.0
-) -> dict[Axes, list[str]]:
+def panels(reaches: Mapping[str, float], *, row: float = 0.5) -> dict[Axes, list[str]]:
     """Start a figure with one axis below the other, each for rows of a like size (`scales`).
 
     Parameters
@@ -251,7 +253,6 @@ def panels(
         How far from zero a row goes.
     row : float
         Its height in inches.
-    width : float
 
     Returns
     -------
@@ -260,9 +261,8 @@ def panels(
     """
     groups = scales(reaches)
     heights = [row * len(group) + 0.7 for group in groups]
-    _, axes = plt.subplots(
-        len(groups), figsize=(width, sum(heights) + 0.1), squeeze=False, height_ratios=heights
-    )
+    size = plt.rcParams["figure.figsize"][0], sum(heights) + 0.1
+    _, axes = plt.subplots(len(groups), figsize=size, squeeze=False, height_ratios=heights)
     return dict(zip(axes[:, 0], groups, strict=True))
 
 
@@ -286,8 +286,8 @@ def forests(
         of = {label: intervals[label] for label in labels}
         dots = {label: values[label] for label in labels if values and label in values}
         forest(of, values=dots, ax=ax, **options)
-        ax.locator_params(axis="x", nbins=7)  # beside long labels there is no room for more numbers
-    ax.set_xlabel(unit if len(found) == 1 else f"{unit} (mind the {len(found)} scales)".strip())
+        ax.locator_params(axis="x", nbins=5)  # beside long labels there is no room for more numbers
+    ax.set_xlabel(unit if len(found) == 1 else f"{unit}\n(mind the {len(found)} scales)".strip())
     return found
 
 

@@ -103,6 +103,20 @@ def keep_together(app, doctree, page) -> None:
             text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)))
 
 
+def name_pieces(app, page, template, context, doctree) -> None:
+    """What an SVG says of its pieces (`mtlbook.narrow`), at each place that shows it."""
+    files = {name: Path(app.srcdir, source) for source, name in app.builder.images.items()}
+
+    def noted(image: re.Match) -> str:
+        root = files[image[1]].read_text(encoding="utf-8")[:9999] if image[1] in files else ""
+        found = re.search(r'data-letters="[^"]*" data-pieces="[^"]*"', root)
+        return f"<img {found[0]}{image[0][4:]}" if found else image[0]
+
+    if "body" in context:  # an index has none
+        shown = r'<img[^>]*\ssrc="[^"]*/([^"/]+\.svg)"'
+        context["body"] = re.sub(shown, noted, context["body"])
+
+
 def configure(app, config) -> None:
     """MathJax in parts; scripts of explorables only where a cell asks for them."""
     config.mathjax_path = "mathjax/startup.js"
@@ -134,6 +148,7 @@ def setup(app) -> dict:
     app.add_config_value("mtlbook_published", "", "html")
     app.connect("config-inited", configure, priority=400)  # before Sphinx reads the lists of files
     app.connect("doctree-resolved", keep_together)
+    app.connect("html-page-context", name_pieces)
     app.connect("html-page-context", add_notebook, priority=700)  # after the theme's own buttons
     app.connect("build-finished", lighten, priority=900)  # after MathJax has been copied
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,6 +34,7 @@ FLOORS = [
     "comparison",
     "experiments",
     "exercises",
+    "narrow",
     "plots",
     "explorables",
     "workflow",

@@ -193,3 +193,18 @@ def test_every_page_with_cells_offers_its_notebook():
         assert "mybinder.org" not in text and "colab.research" not in text
         found += has_cells
     assert found > 20
+
+
+def test_pages_say_of_a_drawing_what_it_says_itself(book_pages, tmp_path):
+    said = 'data-letters="9" data-pieces="[[[0,0,0.5,1]],[[0.5,0,0.5,1]]]"'
+    (tmp_path / "wide.svg").write_text(f'<?xml version="1.0"?>\n<svg {said} width="9pt"></svg>')
+    (tmp_path / "plain.svg").write_text("<svg></svg>")
+    images = {f"{name}.svg": f"{name}0.svg" for name in ("wide", "plain")}
+    app = SimpleNamespace(srcdir=tmp_path, builder=SimpleNamespace(images=images))
+    shown = '<img alt="A" src="../_images/{0}" /><p>'
+    body = "".join(map(shown.format, ["wide0.svg", "plain0.svg", "other.svg", "photo.png"]))
+    context = {"body": body}
+    book_pages.name_pieces(app, "page", "page.html", context, None)
+    assert context["body"] == body.replace("<img", f"<img {said}", 1)
+    book_pages.name_pieces(app, "genindex", "genindex.html", empty := {}, None)
+    assert empty == {}

@@ -1,5 +1,10 @@
 """Pictures that pages share: what is drawn is what was given."""
 
+import io
+import itertools
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from mtlbook.relations import Relation
 
 plt = pytest.importorskip("matplotlib.pyplot")
 plots = pytest.importorskip("mtlbook.plots")
+narrow = pytest.importorskip("mtlbook.narrow")
 
 
 @pytest.fixture
@@ -73,8 +79,100 @@ def test_forests_hide_no_effect_beside_a_large_one():
             i = {**large, **small}[label]
             assert low <= i.low and i.high <= high
             assert max(abs(i.low), abs(i.high)) >= max(-low, high) / 6
-    assert ax.get_xlabel() == "points (mind the 2 scales)"
+    assert ax.get_xlabel() == "points\n(mind the 2 scales)"
     assert list(plots.forests(small, unit="points")) and plt.gca().get_xlabel() == "points"
     plt.close("all")
     with pytest.raises(ValueError, match="at least one"):
         plots.forests({})
+
+
+class TestPieces:
+    """What of a figure can stand below each other where it is wider than a phone."""
+
+    def pieces(self, figure, **options):
+        figure.canvas.print_figure(io.BytesIO(), format="svg", bbox_inches="tight")
+        found = narrow.pieces(figure, **options)
+        plt.close(figure)
+        return found
+
+    @pytest.fixture(autouse=True)
+    def style(self):
+        with plt.rc_context():
+            plots.use_style()
+            yield
+
+    def test_one_panel_and_what_is_narrow_stay_whole(self):
+        assert self.pieces(plt.subplots(figsize=(9, 3))[0]) == narrow.WHOLE
+        assert self.pieces(plt.subplots(1, 2, figsize=(4, 3))[0]) == narrow.WHOLE
+        assert self.pieces(plt.subplots(3, figsize=(6, 6))[0]) == narrow.WHOLE
+
+    def test_panels_come_apart_where_nothing_is_drawn(self):
+        figure, axes = plt.subplots(2, 3, figsize=(7, 4))
+        found = self.pieces(figure)
+        assert len(found) == 3 and all(len(parts) == 1 for parts in found)
+        (whole,) = figure.get_tightbbox().padded(0.1).bounds[2:3]
+        left = figure.get_tightbbox().x0 - 0.1
+        for column, ((x, y, width, height),) in enumerate(found):
+            assert y < 0.1 and height > 0.9
+            for ax in axes[:, column]:
+                box = ax.get_tightbbox()
+                assert left + x * whole < box.x0 / figure.dpi
+                assert box.x1 / figure.dpi < left + (x + width) * whole
+        assert all(a[0][0] + a[0][2] < b[0][0] + 0.01 for a, b in itertools.pairwise(found))
+
+    def test_labels_that_panels_share_come_again(self):
+        figure, axes = plt.subplots(1, 3, figsize=(7, 3), sharey=True)
+        axes[0].set_ylabel("error")
+        first, *others = self.pieces(figure)
+        assert len(first) == 1 and len(others) == 2
+        for labels, panel in others:
+            assert labels[0] == pytest.approx(first[0][0], abs=0.01)
+            assert labels[2] < first[0][2] / 2 < panel[2]
+        figure, axes = plt.subplots(1, 3, figsize=(7, 3), sharey=True)
+        axes[1].tick_params(labelleft=True)  # its own
+        assert [len(parts) for parts in self.pieces(figure)] == [1, 1, 2]
+
+    def test_legends_and_titles_of_the_figure_stand_apart(self):
+        figure, axes = plt.subplots(1, 2, figsize=(7, 3))
+        axes[0].plot([1, 2], label="a")
+        figure.legend(loc="outside upper center")
+        figure.supxlabel("steps")
+        found = [parts[0] for parts in self.pieces(figure)]
+        assert len(found) == 4
+        legend, *panels, label = found
+        assert legend[1] == 0 and label[1] + label[3] == pytest.approx(1)
+        for _, y, _, height in panels:
+            assert legend[3] - 0.01 < y < y + height < label[1] + 0.01
+        renderer = narrow.RendererAgg(*figure.bbox.size, figure.dpi)
+        text = figure.texts[0].get_window_extent(renderer)
+        assert text.width / figure.get_tightbbox().width / figure.dpi < label[2] < 0.15
+
+    def test_what_crosses_a_cut_forbids_it(self):
+        figure, _ = plt.subplots(1, 2, figsize=(7, 3))
+        assert len(self.pieces(figure)) == 2
+        figure, _ = plt.subplots(1, 2, figsize=(7, 3))
+        figure.text(0.3, 0.5, "a sentence that is written over both")
+        assert self.pieces(figure) == narrow.WHOLE
+
+    def test_a_colour_bar_stays_with_its_panel(self):
+        figure, axes = plt.subplots(1, 2, figsize=(7, 3))
+        for ax in axes:
+            figure.colorbar(ax.imshow(np.eye(3)), ax=ax)
+        assert len(self.pieces(figure)) == 2
+
+    def test_pictures_become_smaller_before_they_come_apart(self):
+        for inches, expected in ((5.5, 1), (7, 2)):
+            figure, axes = plt.subplots(2, 6, figsize=(inches, 3))
+            for ax in axes.flat:
+                ax.set(xticks=[], yticks=[])
+            axes[0, 0].set_title("before")
+            assert len(self.pieces(figure)) == expected
+
+    def test_the_root_of_the_drawing_says_it(self):
+        figure, axes = plt.subplots(1, 2, figsize=(7, 3))
+        axes[0].set_title("small", fontsize=8.5)
+        text = narrow.svg(figure)
+        root = re.search(r'<svg data-letters="8.5" data-pieces="([^"]*)" ', text)
+        assert np.shape(json.loads(root[1])) == (2, 1, 4)
+        plt.close(figure)
+        assert narrow.svg(plt.figure()) is None

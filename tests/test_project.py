@@ -197,7 +197,7 @@ import importlib, pkgutil, sys
 for name in {blocked}:
     sys.modules[name] = None  # importing it raises ImportError
 import mtlbook
-needs_extras = ("mtlbook.ledger", "mtlbook.plots", "mtlbook.workflow")
+needs_extras = ("mtlbook.ledger", "mtlbook.narrow", "mtlbook.plots", "mtlbook.workflow")
 found = [m.name for m in pkgutil.walk_packages(mtlbook.__path__, "mtlbook.", onerror=print)]
 for name in found:
     if not name.startswith(needs_extras):

@@ -53,10 +53,16 @@ return {
     (n.parentElement.querySelector(".eqno")?.textContent || named(n)).trim()),
   clipped: all("pre, table, img, svg, .explorable, .cell_output").filter((n) =>
     (n.getBoundingClientRect().right > screen_ + 1 || n.scrollWidth > n.clientWidth + 2
-      && n.matches("pre, .cell_output")) && !scrolls(n)).concat(hidden).map(named),
+      && n.matches("pre, .cell_output")) && !scrolls(n) && !n.closest(".pieces"))
+    .concat(hidden).map(named),
   inline: inline.map(named),
   figures: all(".cell_output img").filter((n) => n.naturalWidth > 0)
     .map((n) => [n.getAttribute("src"), width(n) / n.naturalWidth]),
+  beyond: all(".cell_output img:not(.pieces *), .pieces > span").filter((n) => {
+    const { left, right } = n.closest(".cell_output").getBoundingClientRect();
+    const here = n.getBoundingClientRect();
+    return here.left < left - 1 || here.right > right + 1;
+  }).map((n) => (n.querySelector("img") || n).getAttribute("src")),
   cut: all("pre, .seealso .pst-scrollable-table-container").filter((n) =>
     !n.closest("details:not([open])") && n.scrollWidth > n.clientWidth + 2).map(named),
   letters: all("svg text").filter((n) => n.textContent.trim()).map((n) => {
@@ -168,6 +174,11 @@ def pages():
     return dict(sorted((first | second).items()))
 
 
+def sizes(path: Path) -> list[float]:
+    """Of the letters of a figure, in points; exponents and indices aside, which are smaller."""
+    return [float(s) * 100 for s in re.findall(r"scale\(([\d.]+) -[\d.]+\)", path.read_text())]
+
+
 def wrong(pages, kind, of):
     return {name: found for name, page in pages.items() if (found := of(page[kind]))}
 
@@ -200,22 +211,22 @@ class TestBook:
     def test_what_does_not_fit_scrolls(self, pages, kind):
         assert wrong(pages, kind, lambda page: page["clipped"]) == {}
 
+    def test_figures_are_seen_as_a_whole(self, pages):
+        """On a phone their panels stand below each other, and none is wider than the page."""
+        assert wrong(pages, "wide", lambda page: page["beyond"]) == {}
+        assert wrong(pages, "phone", lambda page: page["beyond"]) == {}
+
     def test_letters_of_figures_can_be_read_on_a_phone(self, pages):
         """A figure is a picture: its letters are as high as their size, by its scale."""
-        texts = [path.read_text() for path in BOOK.rglob("*.md")]
-        texts.append((ROOT / "mtlbook" / "plots.py").read_text())
-        sizes = [float(s) for t in texts for s in re.findall(r"\bfontsize=(\d+(?:\.\d+)?)", t)]
-        smallest = min(sizes)
-        drawn = [t for t in texts[:-1] if "\nimport matplotlib.pyplot" in t]
-        assert len(drawn) > 15 and all("plots.use_style()" in t for t in drawn)  # SVG, 11 points
         scales = {
-            (name, source): scale
+            (name, HTML / "_images" / Path(source).name): scale
             for name, page in pages.items()
             for source, scale in page["phone"]["figures"]
         }
         assert len(scales) > 80
-        small = {key: s for key, s in scales.items() if smallest / 72 * 96 * s < 9}
-        assert small == {}
+        smallest = {path: min(sizes(path), default=11) for _, path in scales}
+        high = {(n, p.name): smallest[p] / 72 * 96 * s for (n, p), s in scales.items()}
+        assert {key: round(h, 2) for key, h in high.items() if h < 8.99} == {}
         assert wrong(pages, "phone", lambda page: [x for x in page["letters"] if x < 9]) == {}
 
     def test_figures_are_light_drawings_of_the_size_that_is_assumed(self, pages):
@@ -246,6 +257,16 @@ MATH = (
     "</div>"
 )
 
+# 600 pixels wide; the style sheet and the script are those of the book
+FIGURE = (
+    f'<link rel="stylesheet" href="{(BOOK / "_static" / "book.css").as_uri()}">'
+    f'<script src="{(BOOK / "_static" / "fit.js").as_uri()}"></script>'
+    '<div class="bd-article"><div class="cell_output"><img {0} src="data:image/svg+xml,'
+    "%3Csvg xmlns='http://www.w3.org/2000/svg' width='600' height='200' viewBox='0 0 6 2'/%3E\""
+    "></div></div>"
+)
+HALVES = "[[[0,0,0.5,1]],[[0,0.1,0.1,0.8],[0.5,0,0.5,1]]]"
+
 
 @pytest.mark.parametrize(
     ("html", "wide", "phone"),
@@ -272,6 +293,10 @@ MATH = (
             {},
             {"letters": 1},
         ),
+        (FIGURE.format(""), {}, {"beyond": 1}),
+        (FIGURE.format('data-letters="9" data-pieces="[[[0,0,1,1]]]"'), {}, {"beyond": 1}),
+        (FIGURE.format('data-letters="12" data-pieces="[[[0,0,1,1]]]"'), {}, {}),
+        (FIGURE.format(f'data-letters="9" data-pieces="{HALVES}"'), {}, {}),
     ],
 )
 def test_measures(window, tmp_path, html, wide, phone):
@@ -288,6 +313,7 @@ def test_measures(window, tmp_path, html, wide, phone):
         counts = {"formulas": len(found["formulas"]), "clipped": len(found["clipped"])}
         counts["width"] = found["width"] if found["width"] > limit else 0
         counts["letters"] = sum(size < 9 for size in found["letters"])
+        counts["beyond"] = len(found["beyond"])
         counts = {name: count for name, count in counts.items() if count}
         assert counts.keys() == expected.keys(), (kind, found)
         assert counts.get("clipped") == expected.get("clipped")

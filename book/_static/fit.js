@@ -16,7 +16,35 @@ function fit() {
   });
 }
 
+// On a phone, figures are shown in pieces, which their pictures name (mtlbook/narrow.py): each part of
+// a piece is a window on the whole picture. Letters are never lower than LOWEST pixels.
+const LOWEST = 9, LARGEST = 0.85;
+
+function takeApart(image) {
+  const { naturalWidth: wide, naturalHeight: high } = image;
+  const least = Math.min(LOWEST / (image.dataset.letters * 96 / 72), LARGEST);
+  const box = document.createElement("div");
+  box.className = "pieces";
+  for (const parts of JSON.parse(image.dataset.pieces)) {
+    const width = parts.reduce((sum, part) => sum + part[2], 0) * wide;
+    const top = Math.min(...parts.map((part) => part[1]));
+    const piece = box.appendChild(document.createElement("span"));
+    piece.style = `width: ${LARGEST * width}px; min-width: ${least * width}px`;
+    for (const [x, y, w, h] of parts) {
+      const pane = piece.appendChild(document.createElement("span"));
+      pane.style = `width: ${100 * w * wide / width}%; aspect-ratio: ${w * wide} / ${h * high};`
+        + `margin-top: ${100 * (y - top) * high / width}%`;
+      const copy = pane.appendChild(image.cloneNode());
+      copy.style = `width: ${100 / w}%; left: ${-100 * x / w}%; top: ${-100 * y / h}%`;
+      if (box.querySelector("img") !== copy) copy.alt = "";  // the first one speaks for all
+    }
+  }
+  image.classList.add("whole");
+  image.after(box);
+}
+
 addEventListener("load", () => {
+  document.querySelectorAll("img[data-pieces]").forEach(takeApart);
   // printed lines break, as sentences do; columns would be lost by it, and scroll
   for (const pre of document.querySelectorAll(".cell_output pre"))
     pre.classList.toggle("columns", /\S {2,}\S/.test(pre.textContent));
