@@ -69,13 +69,17 @@ def compare(committed: Result, again: Result, claims: Path) -> dict[str, Any]:
         "repeats": math.sqrt(sum(x * x for x in spread) / (len(spread) - len(arms))),
         "shift": mean_interval([statistics.mean(of) for of in far.values()])._asdict(),
         "claims": len(judged),
-        "other verdicts": [c for c in judged if verdicts[0][c] != verdicts[1][c]],
+        "other verdicts": {
+            claim: pair for claim in judged if len(set(pair := [of[claim] for of in verdicts])) > 1
+        },
     }
 
 
 def _instructions(result: Result) -> str:
     runs = result.provenance.get("runs", [result.provenance])
-    return " and ".join(sorted({run["platform"]["instructions"] for run in runs}))
+    return " and ".join(
+        sorted({run["platform"].get("instructions", "not recorded") for run in runs})
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
