@@ -83,9 +83,10 @@ def test_provenance_says_with_what_and_not_where_or_who(tmp_path):
     assert os.uname().nodename not in text
 
 
-def test_a_package_that_is_on_the_path_and_not_installed_has_a_version(monkeypatch):
-    """Strict audits ask for it; runs were made on a machine where nothing was installed."""
-    monkeypatch.setattr(provenance, "_version", lambda package: None)
+@pytest.mark.parametrize("installed", [None, "0.0.1"])
+def test_a_version_is_that_of_the_code_whatever_was_installed(installed, monkeypatch):
+    """On the path and not installed, or installed for editing long ago: runs were made of both."""
+    monkeypatch.setattr(provenance, "_version", lambda package: installed)
     found = provenance.describe_process((datetime.now(UTC), time.perf_counter()), "cpu")
     assert found["mtlbook"] == mtlbook.__version__
 
