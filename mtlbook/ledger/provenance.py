@@ -99,7 +99,7 @@ def describe_process(started: tuple[datetime, float], device: str) -> dict[str, 
 
     code = code_hashes()
     provenance: dict[str, Any] = {
-        "mtlbook": mtlbook.__version__,  # of the code that runs: an old installation may name another
+        "mtlbook": mtlbook.__version__,  # of the code: an old installation may name another
         "code": code,
         "code_sha256": hashlib.sha256(json.dumps(code).encode()).hexdigest(),
         **_git(),
