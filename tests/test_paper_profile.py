@@ -346,7 +346,11 @@ def test_the_dry_run_prints_it(root, plans, runs, capsys, monkeypatch):
         r"12 runs; 8\d\.\d min, 7\.\d GB \(estimated: 5e\+16 operations of 1065 trainings at 1e\+1"
     )
     assert re.search(large, flat)
-    assert "4 runs; 8.0 min, 1.2 GB (measured, committed runs)" in flat
+    of = json.loads((root / "data/results/tnrdmtl-glyphs.json").read_text(encoding="utf-8"))
+    runs = [run for made in of["provenance"]["runs"] for run in made["of"].values()]
+    minutes = sum(run["wall_seconds"] for run in runs) / 60
+    large = max(run["peak_memory_mb"] for run in runs) / 1024
+    assert f"{len(runs)} runs; {minutes:.1f} min, {large:.1f} GB (measured, committed runs)" in flat
     assert "differs from laptop: alphabets 20 of them (laptop: 8 of them)" in flat
     assert "Estimated: operations and bytes of one step of every arm" in flat
     if "without data" in flat:
