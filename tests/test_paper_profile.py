@@ -349,7 +349,7 @@ def test_the_dry_run_prints_it(root, plans, runs, capsys, monkeypatch):
     of = json.loads((root / "data/results/tnrdmtl-glyphs.json").read_text(encoding="utf-8"))
     runs = [run for made in of["provenance"]["runs"] for run in made["of"].values()]
     minutes = sum(run["wall_seconds"] for run in runs) / 60
-    large = max(run["peak_memory_mb"] for run in runs) / 1024
+    large = max(run["peak_memory_mb"] for run in runs) * 2**20 / 1e9
     assert f"{len(runs)} runs; {minutes:.1f} min, {large:.1f} GB (measured, committed runs)" in flat
     assert "differs from laptop: alphabets 20 of them (laptop: 8 of them)" in flat
     assert "Estimated: operations and bytes of one step of every arm" in flat
