@@ -309,6 +309,24 @@ def test_what_takes_longer_is_left_out_until_it_is_asked_for(project, capsys, mo
     assert [run.experiment for run in kept] == ["tuning", "tiny"] and long == {}
 
 
+def test_readme_says_how_long_a_reproduction_takes(tmp_path, monkeypatch):
+    """By the committed runs, without real data and with all, as the next result may change it."""
+    monkeypatch.setenv("MTLBOOK_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MTLBOOK_RUNS", str(tmp_path / "runs"))
+    root = Path(__file__).resolve().parents[1]
+    runs = workflow.expand(root / "notebooks/experiments.yaml", "laptop")
+    seconds = schedule.expected_seconds(root, runs)
+    here = [run for run in runs if not run.skip]
+    kept, _ = schedule.within(root, here, 600)
+    few, some, every = (sum(seconds[run.name] for run in of) for of in (kept, here, runs))
+    readme = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"what is left takes {few / 60:.0f} minutes of one core where there is no real data, and "
+        f"everything {some / 3600:.0f} hours; all experiments on all data take {every / 3600:.0f} "
+        "hours of one core."
+    ) in readme
+
+
 def test_a_tuning_goes_before_what_waits_for_it(project):
     project.tuned_by("tuning")
     took(project, "tuning", {"all": 3})
