@@ -14,10 +14,10 @@ import argparse
 import json
 import math
 import statistics
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from mtlbook.ledger.agreement import instructions
 from mtlbook.ledger.audit import audit
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
@@ -37,18 +37,19 @@ def compare(committed: Result, again: Result, claims: Path) -> dict[str, Any]:
     arms = sorted(
         {r["arm"] for r in again.records if r["metric"] == METRIC and "@" not in r["arm"]}
     )
-    far: dict[int, list[float]] = defaultdict(list)
-    names, spread = {}, []
+    moved: dict[tuple[str, int], float] = {}
+    spread = []
     for arm in arms:
         before, after = committed.values(arm, METRIC), again.values(arm, METRIC)
         if set(before) != set(after):
             raise ValueError(f"{arm}: expected the repeats {sorted(before)}, got {sorted(after)}")
         centre = statistics.mean(before.values())
         for repeat, value in before.items():
-            far[repeat].append(after[repeat] - value)
-            names[arm, repeat] = abs(after[repeat] - value)
+            moved[arm, repeat] = after[repeat] - value
             spread.append(value - centre)
-    every = [x for of in far.values() for x in of]
+    every, most = list(moved.values()), max(moved, key=lambda of: abs(moved[of]))
+    repeats = dict.fromkeys(repeat for _, repeat in moved)
+    shifts = [statistics.mean(x for (_, r), x in moved.items() if r == of) for of in repeats]
     verdicts = [
         {
             row["claim"]: row["verdict"]
@@ -60,26 +61,19 @@ def compare(committed: Result, again: Result, claims: Path) -> dict[str, Any]:
     judged = [c for c in verdicts[0] if c in verdicts[1]]
     return {
         "experiment": committed.experiment,
-        "instructions": [_instructions(result) for result in (committed, again)],
+        "instructions": [instructions(result) for result in (committed, again)],
         "numbers": len(every),
         "equal": every.count(0),
-        "largest": max(names.values()),
-        "whose": " repeat ".join(map(str, max(names, key=names.get))),
+        "largest": abs(moved[most]),
+        "whose": " repeat ".join(map(str, most)),
         "moved": math.sqrt(statistics.mean(x * x for x in every)),
         "repeats": math.sqrt(sum(x * x for x in spread) / (len(spread) - len(arms))),
-        "shift": mean_interval([statistics.mean(of) for of in far.values()])._asdict(),
+        "shift": mean_interval(shifts)._asdict(),
         "claims": len(judged),
         "other verdicts": {
             claim: pair for claim in judged if len(set(pair := [of[claim] for of in verdicts])) > 1
         },
     }
-
-
-def _instructions(result: Result) -> str:
-    runs = result.provenance.get("runs", [result.provenance])
-    return " and ".join(
-        sorted({run["platform"].get("instructions", "not recorded") for run in runs})
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -94,8 +94,8 @@ SCRIPT_STEP = 0.001
 LAMBDAS = (1e-3, 1e-1)  # the last is the script's
 
 
-def _arm(build: Any, **ranges: Any) -> Arm:
-    return Arm(build, configurations=configurations(TRIALS, **ranges), start="hard-sharing")
+def _arm(build: Any, *, start: str | None = "hard-sharing", **ranges: Any) -> Arm:
+    return Arm(build, configurations=configurations(TRIALS, **ranges), start=start)
 
 
 released = partial(regularised, as_released=True)
@@ -120,12 +120,11 @@ def _at_weight(build: Callable[[Trial], Method]) -> Callable[[Trial], Method]:
     return lambda trial: build(replace(trial, value=trial.protocol.weight))
 
 
-def _row(build: Callable[[Trial], Method], **ranges: Any) -> Arm:
-    return Arm(build, configurations=configurations(TRIALS, **ranges))
+_row = partial(_arm, start=None)  # without a first stage
 
-
-#: The other rows of the paper's table: trained as long as both stages together, with as much to
-#: choose. Shallow models have no step size; MMoE, PLE and gradient balancing nothing else.
+#: The other rows of the paper's table, with as much to choose; what has no two stages is trained as
+#: long as both together. Shallow models have no step size; MMoE, PLE and gradient balancing nothing
+#: else.
 STRENGTH = (1e-5, 1e-1)
 TABLE: dict[str, Arm] = {
     "stl": _row(srdml.stl, **STEP),
@@ -142,7 +141,10 @@ TABLE: dict[str, Arm] = {
 COSTLY = ("stl", "pcgrad", "srdml-pcgrad")  # take as long as all other rows together
 GROUPS: dict[str, tuple[str, ...]] = {
     "all": (*ARMS, *LADDER),
-    "table": (*list(ARMS)[:3], *(arm for arm in TABLE if arm not in COSTLY)),
+    "table": (
+        *("hard-sharing", "hard-sharing-longer", "srdml"),
+        *(arm for arm in TABLE if arm not in COSTLY),
+    ),
     "costly": COSTLY,
     "few": ("hard-sharing", "hard-sharing-longer", "srdml", "lambda-0.1"),
 }

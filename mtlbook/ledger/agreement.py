@@ -69,11 +69,11 @@ def _likely_reasons(fresh: Result, committed: Result) -> Iterator[str]:
     now, then = _sha256(fresh), _sha256(committed)
     if now and then and now != then:
         yield f"its data ({now[:8]}…) are not those of the committed run ({then[:8]}…)"
-    now, then = _instructions(fresh.provenance), _instructions(*committed.provenance["runs"])
+    now, then = instructions(fresh), instructions(committed)
     if now != then:
         yield (
-            f"other kernels round otherwise, and training amplifies it: instructions "
-            f"{_listed(now)} here, {_listed(then)} there"
+            f"other kernels round otherwise, and training amplifies it: instructions {now} here, "
+            f"{then} there"
         )
 
 
@@ -81,13 +81,11 @@ def _sha256(result: Result) -> str | None:
     return (result.data or {}).get("sha256")
 
 
-def _instructions(*provenances: Mapping[str, Any]) -> set[str]:
-    """The instruction sets of runs; older ones did not record theirs."""
-    return {of.get("platform", {}).get("instructions", "not recorded") for of in provenances}
-
-
-def _listed(names: set[str]) -> str:
-    return " and ".join(sorted(names)) or "not recorded"
+def instructions(result: Result) -> str:
+    """The instruction sets that the kernels of its runs used; older ones did not record theirs."""
+    runs = result.provenance.get("runs", [result.provenance])
+    names = {run.get("platform", {}).get("instructions", "not recorded") for run in runs}
+    return " and ".join(sorted(names))
 
 
 def _as_recorded(fresh: Result, of_run: Mapping[str, Any], committed: Result) -> bool:
