@@ -704,6 +704,9 @@ def switches() -> dict[str, Any]:
     rows["TNRDMTL, uncoupled, mean"] = lambda: methods.TNRDMTL(
         dense(), kind="uncoupled", reduction="mean"
     )
+    rows["cross-stitch"] = lambda: methods.CrossStitch(
+        mlp(6, flat.outputs, seed=0, hidden=(5, 4)), own=0.8
+    )
     of_flat = dict(rows)
     of_shared = {
         f"SRDML, {name}": lambda o=options, h=h: srdml(trunk(), h(), **o)

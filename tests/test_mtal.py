@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from device_checks import check_forward_on_fake_cuda, check_step_on_meta
 
-from mtlbook.backbones import OwnLayer, TaskConvnets, kernel_networks
+from mtlbook.backbones import OwnLayer, TaskConvnets, convnet, kernel_networks, mlp
 from mtlbook.kernels import aggregate, cosine_similarity, gaussian_similarity, pair_share
 from mtlbook.methods import MTAL, STL, TNRDMTL, CrossStitch, HardSharing
 from mtlbook.methods.mtal import layer_redundancy, units
@@ -509,6 +509,69 @@ def test_cross_stitch_with_own_one_is_stl():
     assert torch.equal(CrossStitch(networks(), own=1.0).relation().matrix, torch.eye(3))
 
 
+def slow_stitched_mlp(method, x, t):
+    """As slow_cross_stitch, for dense layers with a sigmoid; one that is shared mixes nothing."""
+    net, tasks = method.network, range(len(method.tasks))
+    activations = [x] * len(tasks)
+    for name, layer in net.task_layers.items():
+        copies = [0] * len(tasks) if layer.tasks == 1 else list(tasks)
+        dense = [
+            a @ layer.weight[r] + layer.bias[r] for a, r in zip(activations, copies, strict=True)
+        ]
+        if name == net.head_name:
+            width = dense[t].shape[1] if layer.widths is None else layer.widths[t]
+            return dense[t][:, :width]
+        outs = [out.sigmoid() for out in dense]
+        alpha = method.alpha[name] if name in method.layers else torch.eye(len(tasks)).to(x)
+        activations = [sum(alpha[s, r] * outs[r] for r in tasks) for s in tasks]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (3, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("outputs", [(2, 2, 2), (2, 4, 1)])
+@pytest.mark.parametrize("shared", [(), ("fc1",), ("fc3",)])
+def test_cross_stitch_of_one_architecture_network_by_network(dtype, sizes, outputs, shared):
+    net = mlp(5, outputs, seed=0, hidden=(4, 6, 3), shared=shared).to(dtype)
+    method = CrossStitch(net).to(dtype)
+    assert method.layers == tuple(n for n in ("fc1", "fc2", "fc3") if n not in shared)
+    with torch.no_grad():
+        for p in method.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    x = [10 * torch.randn(n, 5, dtype=dtype) for n in sizes]
+    for t, out in enumerate(method(x)):
+        torch.testing.assert_close(out, slow_stitched_mlp(method, x[t], t))
+
+
+def test_cross_stitch_of_one_architecture_on_convolutions():
+    net = convnet((1, 10, 10), [2, 3], seed=0, channels=(2, 3, 2), hidden=4)
+    x = [torch.randn(2, 1, 10, 10), torch.randn(3, 1, 10, 10)]
+    for a, b in zip(CrossStitch(net, own=1.0)(x), STL(net)(x), strict=True):
+        torch.testing.assert_close(a, b)
+    method = CrossStitch(net, own=0.5)
+    assert method.layers == ("conv1", "conv2", "conv3", "fc1")
+    # what all networks say alike is what one of them says
+    with torch.no_grad():
+        for layer in (net.task_layers[name] for name in method.layers):
+            layer.weight.copy_(layer.weight[:1].expand_as(layer.weight))
+    for a, b in zip(method(x), STL(net)(x), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_cross_stitch_gradients():
+    net = mlp(3, [2, 2], seed=0, hidden=(3,)).double()
+    method, x = CrossStitch(net).double(), torch.randn(2, 2, 3, dtype=torch.float64)
+    names, start = zip(*method.named_parameters(), strict=True)
+
+    def outputs(*values):
+        given = dict(zip(names, values, strict=True))
+        return torch.cat(list(torch.func.functional_call(method, given, (list(x),))))
+
+    assert torch.autograd.gradcheck(outputs, start)
+    # each task reaches every network, and through it every weight of a mixture
+    torch.stack(list(method(list(x)))).sum().backward()
+    assert all(bool((p.grad != 0).all()) for n, p in method.named_parameters() if "alpha" in n)
+
+
 def test_cross_stitch_relation_by_hand():
     method = CrossStitch(networks())
     with torch.no_grad():
@@ -544,8 +607,17 @@ def test_cross_stitch_relation_by_hand():
         ),
         (
             lambda: CrossStitch(networks(channels=[(3, 4), (3, 5), (3, 4)])),
-            r"networks: expected a last convolution of one shape for all tasks, got .*\(5, 3, 3, 3",
+            r"networks: expected layers below the head .* of one shape, got .*\(5, 3, 3, 3",
         ),
+        (
+            lambda: CrossStitch(mlp(3, [2, 2], seed=0, hidden=())),
+            r"networks: expected layers below the head .* got \{'head': \[\(3, 2\), \(3, 2\)\]\}",
+        ),
+        (
+            lambda: CrossStitch(mlp(3, [2, 2], seed=0))([torch.ones(1, 3)]),
+            "inputs: expected a batch for each of 2 tasks, got 1",
+        ),
+        (lambda: CrossStitch(torch.nn.Linear(2, 2)), "expected TaskNetwork or .* got Linear"),
         (lambda: HardSharing(networks()), "network: expected some shared layers"),
         (lambda: kernel_networks(SHAPES, [2], seed=0), "input_shapes: expected one for each of 1"),
         (lambda: kernel_networks([], [], seed=0), "input_shapes: expected one for each of 0"),

@@ -1,4 +1,4 @@
-"""Cross-stitch networks (Misra et al., CVPR 2016), also for tasks whose inputs differ."""
+"""Cross-stitch networks (Misra et al., CVPR 2016), also where samples or inputs differ."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mtlbook.backbones import TaskConvnets, convolve
+from mtlbook.layers import TaskLayer, TaskNetwork
 from mtlbook.methods.base import NetworkMethod
 from mtlbook.relations import Relation
+from mtlbook.tensors import Ragged
 
 
 class CrossStitch(NetworkMethod):
@@ -21,10 +23,11 @@ class CrossStitch(NetworkMethod):
 
     Parameters
     ----------
-    networks : TaskConvnets
-        The stitched layers are the last ones that stack (kernels of one shape). A batch of task t
-        goes through t's own layers below them, then through the stitched layers of **all**
-        networks, and from the t-th to t's head.
+    networks : TaskNetwork or TaskConvnets
+        A batch of task t goes through the stitched layers of **all** networks, and from the t-th to
+        t's head. Where networks agree (TaskNetwork), all layers below the head that are not shared
+        are stitched, after their activations. Where they differ, the last ones that stack (kernels
+        of one shape); below them a batch goes through its own task's.
     own : float
         Start of :math:`\alpha_{tt}`; the others share ``1 - own``.
 
@@ -41,16 +44,24 @@ class CrossStitch(NetworkMethod):
     learning*, CVPR 2016.
     """
 
-    def __init__(self, networks: TaskConvnets, *, own: float = 0.9):
-        if not isinstance(networks, TaskConvnets):
-            raise ValueError(f"networks: expected TaskConvnets, got {type(networks).__name__}")
-        stacked, names = networks.shareable, list(networks.convolutions)
-        top = max((i + 1 for i, name in enumerate(names) if name not in stacked), default=0)
-        super().__init__(networks, names[top:])
-        if not self.layers:
+    def __init__(self, networks: TaskNetwork | TaskConvnets, *, own: float = 0.9):
+        if not isinstance(networks, TaskNetwork | TaskConvnets):
             raise ValueError(
-                "networks: expected a last convolution of one shape for all tasks, got "
-                f"{[tuple(k.shape) for k in networks.kernels(names[-1])]}"
+                f"networks: expected TaskNetwork or TaskConvnets, got {type(networks).__name__}"
+            )
+        stacked, layers = networks.shareable, networks.task_layers
+        if isinstance(networks, TaskConvnets):  # none below one that only one network can apply
+            names = list(networks.convolutions)
+            top = max((i + 1 for i, name in enumerate(names) if name not in stacked), default=0)
+            stacked = names[top:]
+        super().__init__(networks, stacked)
+        if not self.layers:
+            shapes = {
+                name: [tuple(w.shape) for w in layer.weight] for name, layer in layers.items()
+            }
+            raise ValueError(
+                "networks: expected layers below the head of each task's own, the last of one "
+                f"shape, got {shapes}"
             )
         tasks = len(self.tasks)
         start = torch.full((tasks, tasks), (1 - own) / max(tasks - 1, 1))
@@ -58,8 +69,14 @@ class CrossStitch(NetworkMethod):
             {name: nn.Parameter(start.clone().fill_diagonal_(own)) for name in self.layers}
         )
 
-    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         network, tasks = self.network, len(self.tasks)
+        if len(inputs) != tasks:
+            raise ValueError(
+                f"inputs: expected a batch for each of {tasks} tasks, got {len(inputs)}"
+            )
+        if isinstance(network, TaskNetwork):
+            return self._in_one(Ragged.stack(inputs))
         below = [name for name in network.convolutions if name not in self.layers]
         outputs = []
         for t, x in enumerate(inputs):
@@ -74,6 +91,30 @@ class CrossStitch(NetworkMethod):
                 groups = tasks
             outputs.append(network.classify(x.unflatten(1, (tasks, -1))[:, t], t))
         return outputs
+
+    def _in_one(self, batch: Ragged) -> Ragged:
+        """The networks of one architecture, all at once: activations ``(T, T B, ...)``."""
+        tasks, size, *shape = batch.padded.shape
+        x = batch.padded.reshape(1, tasks * size, *shape).expand(tasks, -1, *[-1] * len(shape))
+        ends = {end: layer for layer, end in self._activated().items() if layer in self.layers}
+        for name, module in self.network.trunk.named_children():
+            x = module(x)
+            if name not in ends:
+                continue
+            alpha = self.alpha[ends[name]]
+            if ends[name] == self.layers[-1]:  # from here on a sample needs its own network alone
+                x = torch.einsum("tr,rtb...->tb...", alpha, x.unflatten(1, (tasks, size)))
+            else:
+                x = torch.einsum("sr,rb...->sb...", alpha, x)
+        return batch.like(self.network.head(x), self.network.head.widths)
+
+    def _activated(self) -> dict[str, str]:
+        """Of each layer of the trunk the module that gives its activation: before the next one."""
+        layer, found = "", {}
+        for name, module in self.network.trunk.named_children():
+            layer = name if isinstance(module, TaskLayer) else layer
+            found[layer] = name
+        return found
 
     def relation(self) -> Relation:
         """Of what two tasks read, the share that is the other's: ``|alpha|``, mean over layers."""
