@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_name_says_what_a_teacher_is(name):
-    teacher = TEACHERS[name]
+    teacher, name = TEACHERS[name], name.removesuffix("-norms")
     if teacher.unrelated:
         assert name == f"T{teacher.tasks}-n{teacher.samples}-none"
     else:
@@ -146,6 +146,20 @@ def test_all_arms_have_one_budget_and_the_step_sizes_reach_far_enough():
                 assert low * 0.9 <= min(rates) < low * 2.5 and 0.05 < max(rates) <= 0.1, name
 
 
+def test_the_norms_second_trial_gives_all_twice_as_many_settings_and_them_more_weight():
+    first, second = (which_method.arms_of(f"T8-n20-c+0{of}", 8) for of in ("", "-norms"))
+    for name in which_method.GROUPS["strong-norms"]:
+        assert len(second[name].configurations) == 2 * len(first[name].configurations) == 20
+    strong = second["laf"].configurations
+    assert (
+        strong == second["uncoupled"].configurations and second["laf"].protocol["trunk"] == "shared"
+    )
+    assert max(c["gamma"] for c in first["laf"].configurations) < 3
+    above = [c for c in strong if c["gamma"] > 3]
+    assert len(above) == 10 and len({c["lr"] for c in above}) > 5  # several step sizes
+    assert which_method.arms_of("school-20-norms", 139)["laf"].protocol["network"] == "linear"
+
+
 def test_some_settings_only_are_the_first_of_all():
     few = which_method.arms_of("T8-n20-c+0", 8, trials=2)["mrn"].configurations
     assert list(few) == list(which_method.arms_of("T8-n20-c+0", 8)["mrn"].configurations[:2])
@@ -177,19 +191,21 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
             refused = {a for a in which_method.ARMS if which_method.refusal(a, problem, count)}
             assert arms | refused == set(which_method.ARMS) and not arms & refused
             assert arms & set(members)
-            if name not in ("when-planted-more", "when-school-strong"):
+            if not problem.endswith(("-strong", "-norms")):  # those have some arms alone
                 assert arms <= set(members)
             ran |= arms & set(members)
     assert seen == {*TEACHERS, *REAL} and ran == set(which_method.ARMS)
 
 
 @pytest.mark.parametrize(
-    "name", ["planted", "planted-more", "office", "pacs", "school", "school-strong", "sarcos"]
+    "name",
+    "planted planted-more office pacs school school-strong sarcos norms school-norms".split(),
 )
 def test_what_was_measured_chose_among_the_settings_that_the_code_draws(name):
     """A range that changes needs new runs: the golden values hold arms at a number alone."""
     found = committed(f"when-{name}").settings["configurations"]
-    found = {"problem=school-20-strong": found} if name == "school-strong" else found  # one run
+    if name in ("school-strong", "school-norms"):  # of one run, whose name they do not have
+        found = {f"problem=school-20-{name.removeprefix('school-')}": found}
     for run, of_arm in found.items():
         problem = dict(part.split("=") for part in run.split(",")).get("problem", f"{name}-20")
         teacher = TEACHERS.get(problem)

@@ -114,10 +114,12 @@ def _teachers() -> dict[str, Teacher]:
         for tasks, n, some in axes
         for c in some
     }
-    return found | {"T8-n20-none": Teacher(8, unrelated=True)}
+    second = {f"T{t}-n20-c{c:+g}-norms": Teacher(t, c) for t in (8, 32) for c in ends}
+    return found | {"T8-n20-none": Teacher(8, unrelated=True)} | second
 
 
-#: Relatedness by tasks and labels; the names say T, samples and c.
+#: Relatedness by tasks and labels; the names say T, samples and c, and whether it is the second
+#: trial of the norms.
 TEACHERS: dict[str, Teacher] = _teachers()
 
 
@@ -180,7 +182,7 @@ REAL: dict[str, Real] = {
     "codings-3": Real(_OFFICE, 3, with_codings, _halves),
     "harmful-3": Real(_OFFICE, 3, with_harmful_task, _last_apart),
     **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},
-    **{name: Real("school", 20, common=True) for name in ("school-20", "school-20-strong")},
+    **{f"school-20{trial}": Real("school", 20, common=True) for trial in ("", "-strong", "-norms")},
     "sarcos-20": Real("sarcos", 20),
 }
 TEST = 1000  # samples of a task that are tested, at most

@@ -103,11 +103,15 @@ GROUPS: dict[str, Sequence[str]] = {
     "saliency": ("uniform", "srdml"),
     "balancing": ("pcgrad", "mgda"),
     "added": ("cross-stitch", "upgrad"),  # to the study, when all others had been measured
+    "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
 #: What cannot take part at all, and why.
 LEFT_OUT = {"mtal": "it pairs kernels of convolutions"}
 #: Of School's second trial, in whose first the priors, all linear, chose the largest weight drawn.
 STRONG: dict[str, tuple[float, float]] = {"lr": (0.001, 0.02), "weight": (0.1, 100.0)}
+#: Of the norms' second trial (problems "...-norms"), in whose first LAF and the tasks' own norms
+#: chose the largest weight drawn, on a trunk in common. All arms draw twice as many settings.
+STRONG_NORMS: dict[str, tuple[float, float]] = {"lr": (0.001, 0.05), "gamma": (0.3, 30.0)}
 _A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"], "upgrad")
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
 
@@ -132,8 +136,8 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     return None
 
 
-def arms_of(problem: str, tasks: int, trials: int = TRIALS) -> dict[str, Arm]:
-    """The table of arms of a problem.
+def arms_of(problem: str, tasks: int, trials: int | None = None) -> dict[str, Arm]:
+    """The table of arms of a problem, with the first ``trials`` settings of each (by default all).
 
     On real features an arm that can do without a hidden layer also chooses whether to have one.
     """
@@ -158,8 +162,12 @@ def arms_of(problem: str, tasks: int, trials: int = TRIALS) -> dict[str, Arm]:
         if problem == "school-20-strong" and name in GROUPS["priors"]:
             ranges = {of: ranges[of] for of in ranges if of not in TRUNK | NETWORK} | STRONG
             given = {"network": "linear"}
+        second = problem.endswith("-norms")
+        if second and name in NORMS:
+            ranges = STRONG_NORMS
+            given = {"trunk": "shared"} | ({} if planted else {"network": "linear"})
         start = "stl-start" if name == "dmtl-tf" else None
-        drawn = configurations(TRIALS, **ranges)[:trials]
+        drawn = configurations(2 * TRIALS if second else TRIALS, **ranges)[:trials]
         arms[name] = Arm(build, configurations=drawn, start=start, protocol=given)
     linear = {} if planted else {"network": "linear"}
     return arms | {"stl-start": Arm(table.stl, number="decay", value=0.01, protocol=linear)}
