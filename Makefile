@@ -44,9 +44,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(STEP) "install the locked packages" \
-		$(BIN)/python -m pip install -qq --no-compile -r requirements.lock
-	@$(STEP) "install mtlbook" $(BIN)/python -m pip install -qq --no-deps -e .
+	@$(STEP) "install the locked packages and mtlbook" $(BIN)/python scripts/install.py
 	@touch $@
 
 .venv: $(READY)  ## the Python environment, from requirements.lock

@@ -126,6 +126,35 @@ def test_lock_script_hands_pip_indexes_to_uv(script, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(
+    ("fails", "ends", "code"),
+    [
+        ("nothing", "uv uv", 0),
+        ("pip install uv", "pip pip", 0),  # it cannot be had
+        ("uv pip install lock", "uv pip pip", 0),
+        ("uv pip install mtlbook", "uv uv pip pip", 0),
+        ("install lock", "uv pip", 1),
+    ],
+)
+def test_installation_is_by_pip_where_uv_cannot(script, monkeypatch, fails, ends, code):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    install, tools = script("install"), []
+    monkeypatch.setattr(install, "uv_environment", lambda: {"UV_FIND_LINKS": "wheels"})
+
+    def run(command, *, env, check):
+        assert command[:2] == [sys.executable, "-m"] and not check
+        tool, what = command[2], {"uv": "uv", str(ROOT): "mtlbook"}.get(command[-1], "lock")
+        said = f"{'uv pip' if tool == 'uv' else 'pip'} install {what}"
+        assert (env.get("UV_FIND_LINKS") == "wheels") == (tool == "uv")
+        if what != "uv":
+            tools.append(tool)
+        failed = fails == said or (fails == "install lock" and what == "lock")
+        return subprocess.CompletedProcess(command, int(failed))
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    assert install.main() == code and " ".join(tools) == ends
+
+
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_no_file_names(what):
     offenders = []
