@@ -1,7 +1,10 @@
 """``mtlbook compare``: from somebody's file to a report, and what it refuses."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import os
 import re
 import zipfile
@@ -11,6 +14,7 @@ from decimal import Decimal
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -98,6 +102,57 @@ def test_a_table_becomes_tasks(tmp_path):
 def test_dialects_of_tables(tmp_path, name, options):
     found = read(table(tmp_path / name, rows(kind="text"), **options), drop=["client"])
     assert len(found.tasks) == 3 and found.tasks.outputs == [2, 2, 2]
+
+
+def same_data(a, b):
+    for one, two in zip(a.tasks, b.tasks, strict=True):
+        assert torch.equal(one.inputs, two.inputs) and torch.equal(one.targets, two.targets)
+        assert (one.groups is None) == (two.groups is None)
+    return (a.features, a.labels, a.tasks.names) == (b.features, b.labels, b.tasks.names)
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "delimiter"),
+    [
+        ("x.csv.gz", gzip, ","),
+        ("X.CSV.GZ", gzip, ";"),
+        ("x.tsv.bz2", bz2, "\t"),
+        ("x.csv.xz", lzma, ","),
+    ],
+)
+def test_packed_tables(tmp_path, name, pack, delimiter):
+    plain = table(tmp_path / "plain.csv", rows())
+    written = table(tmp_path / "x", rows(), delimiter=delimiter, encoding="utf-8-sig")
+    (tmp_path / name).write_bytes(pack.compress(written.read_bytes()))
+    assert same_data(read(tmp_path / name, group="client"), read(plain, group="client"))
+    whole = (tmp_path / name).read_bytes()
+    for broken in (whole[: len(whole) // 2], written.read_bytes(), whole[:20] + b"?" + whole[21:]):
+        (tmp_path / name).write_bytes(broken)
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)}: expected (a table|text)"):
+            read(tmp_path / name)
+    other = tmp_path / "x.txt.gz"
+    other.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"^data: expected .*\.csv\.gz.*, got x\.txt\.gz"):
+        read(other)
+
+
+def test_a_frame_is_a_table(tmp_path):
+    path = table(tmp_path / "x.csv", rows())
+    frame = pandas.read_csv(path)
+    before = frame.copy()
+    assert same_data(read(frame, group="client"), read(path, group="client"))
+    pandas.testing.assert_frame_equal(frame, before)  # of the reader's own nothing changes
+    assert same_data(read(frame.set_index("task"), drop="client"), read(path, drop="client"))
+    categories = frame.astype({"colour": "category", "task": "category"})
+    assert same_data(read(categories, drop="client"), read(path, drop="client"))
+    with pytest.raises(ValueError, match=r"^the table: expected a value in every cell, .*'a': 1"):
+        read(frame.assign(a=[None, *frame.a[1:]]))
+    with pytest.raises(ValueError, match=r"^the table: expected one row per sample, got 0 rows"):
+        read(frame[:0])
+    found = compare(
+        frame, drop="client", arms=["pooled"], trials=1, repeats=5, protocol={"steps": 2}
+    )
+    assert "mtlbook.compare(table, " in found.html and "train(table, " in found.html
 
 
 def test_arrays_become_tasks(tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mtlbook.comparison.arms import CANDIDATES, NETWORKS, START, Choice, Protocol, choose
 from mtlbook.comparison.checks import check
 from mtlbook.comparison.judging import MARGIN, Judgement, judge
-from mtlbook.comparison.reading import Data, read
+from mtlbook.comparison.reading import Data, is_frame, read
 from mtlbook.comparison.report import as_html, as_text
 from mtlbook.comparison.running import run, study_of
 from mtlbook.comparison.splits import Scaling
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(
-    data: str | os.PathLike | TaskSet | Data,
+    data: Any,
     *,
     arms: Iterable[str] | None = None,
     network: str = "auto",
@@ -78,7 +78,7 @@ def compare(
 
     Parameters
     ----------
-    data : path, TaskSet or Data
+    data : path, pandas.DataFrame, TaskSet or Data
         As :func:`read` takes it.
     arms : iterable of str, optional
         Names of ``CANDIDATES``; by default all that the tasks admit.
@@ -241,7 +241,7 @@ class Trained(nn.Module):
 
 
 def train(
-    data: str | os.PathLike | TaskSet | Data,
+    data: Any,
     arm: str,
     settings: Mapping[str, Any],
     *,
@@ -254,7 +254,7 @@ def train(
 
     Parameters
     ----------
-    data : path, TaskSet or Data
+    data : path, pandas.DataFrame, TaskSet or Data
     arm : str
         A name of ``CANDIDATES``.
     settings : mapping
@@ -289,11 +289,18 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _name(data: Any) -> str:
+    """What stands for the data in code."""
+    if isinstance(data, str | os.PathLike):
+        return repr(str(data))
+    return "table" if is_frame(data) else "tasks"
+
+
 def _command(data: Any, asked: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     if not isinstance(data, str | os.PathLike):
         asked = {k: v for k, v in asked.items() if v is not None}
         pairs = ", ".join(f"{k}={v!r}" for k, v in asked.items() if k != "output")
-        return f"mtlbook.compare(tasks, {pairs}, protocol={dict(protocol)!r})"
+        return f"mtlbook.compare({_name(data)}, {pairs}, protocol={dict(protocol)!r})"
     changes = [f"{name}={value}" for name, value in protocol.items()]
     return shlex.join(
         ["mtlbook", "compare", str(data), *_arguments({**asked, "protocol": changes})]
@@ -310,7 +317,7 @@ def _code(
     row = next(row for row in judgement.rows if row.arm == judgement.advised)
     default = vars(Protocol())
     changed = {k: v for k, v in vars(settled).items() if v != default[k] or k == "network"}
-    source = repr(str(data)) if isinstance(data, str | os.PathLike) else "tasks"
+    source = _name(data)
     options = "".join(f", {k}={v!r}" for k, v in reading.items() if v is not None and v != [])
     pictures = [note for note in found.notes if note.startswith("inputs: ") and not found.features]
     return (

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from mtlbook.comparison import targets
 from mtlbook.comparison.pictures import read_folder
-from mtlbook.comparison.tables import read_table
+from mtlbook.comparison.tables import read_table, suffix
 from mtlbook.tasks import Task, TaskSet
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -25,8 +27,8 @@ ONE_SHAPE = (
     "mtlbook.methods.MTAL mixes kernels of convolutions"
 )
 HINT = (
-    "a folder <task>/<class>/<image>, a .csv, .tsv or .parquet table with a column of tasks, or an "
-    ".npz file"
+    "a folder <task>/<class>/<image>, a .csv, .tsv (or .csv.gz) or .parquet table with a column of "
+    "tasks, or an .npz file"
 )
 
 
@@ -52,7 +54,7 @@ class Data:
 
 
 def read(
-    data: str | os.PathLike | TaskSet | Data,
+    data: Any,
     *,
     task: str = "task",
     target: str | Sequence[str] = "target",
@@ -68,10 +70,11 @@ def read(
 
     Parameters
     ----------
-    data : path, TaskSet, sequence of Task, or Data
-        A folder of images ``<task>/<class>/<image>``; a table, one row a sample; an ``.npz`` file
-        with ``x``, ``y``, ``task`` and optionally ``group``, or with ``x_NAME``, ``y_NAME`` and
-        optionally ``group_NAME`` of every task.
+    data : path, pandas.DataFrame, TaskSet, sequence of Task, or Data
+        A folder of images ``<task>/<class>/<image>``; a table, one row a sample (a file, of text
+        also packed by gzip, bzip2 or xz, or a DataFrame); an ``.npz`` file with ``x``, ``y``,
+        ``task`` and optionally ``group``, or with ``x_NAME``, ``y_NAME`` and optionally
+        ``group_NAME`` of every task.
     task, target, group : str
         Columns of a table. Several targets make a regression of several outputs. Samples of one
         group (a patient, a writer) are never divided between training and test.
@@ -107,9 +110,12 @@ def read(
         found = Data(_plain(data))
     elif isinstance(data, Data):
         found = data
+    elif is_frame(data):
+        found = _of_table(data, "table", task, target, group, drop, kind)
     elif not isinstance(data, str | os.PathLike):
         raise ValueError(
-            f"data: expected the path of {HINT}; or a TaskSet; got {type(data).__name__}"
+            f"data: expected the path of {HINT}; or a DataFrame or a TaskSet; got "
+            f"{type(data).__name__}"
         )
     else:
         path = Path(data)
@@ -120,9 +126,8 @@ def read(
             found = _assemble(path.resolve().name, x, y, of_task, None, "classification", notes, [])
         elif not path.is_file():
             raise ValueError(f"data: expected {HINT}, got no file or folder {path}")
-        elif path.suffix.lower() in TABLES:
-            x, y, of_task, groups, notes, names = read_table(path, task, target, group, drop)
-            found = _assemble(path.name, x, y, of_task, groups, kind, notes, names)
+        elif suffix(path) in TABLES:
+            found = _of_table(path, path.name, task, target, group, drop, kind)
         elif path.suffix.lower() == ".npz":
             found = _read_arrays(path, kind)
         else:
@@ -138,6 +143,17 @@ def read(
         labels = [found.labels[t] for t in kept] if found.labels else []
         found = Data(found.tasks.subset(kept), [*found.notes, note], found.features, labels)
     return found
+
+
+def is_frame(data: Any) -> bool:
+    """Whether it is a table of pandas, which who has one has imported."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.DataFrame)
+
+
+def _of_table(source: Any, name: str, task, target, group, drop, kind: str) -> Data:
+    x, y, of_task, groups, notes, names = read_table(source, task, target, group, drop)
+    return _assemble(name, x, y, of_task, groups, kind, notes, names)
 
 
 def _plain(tasks: TaskSet) -> TaskSet:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
+import lzma
 import re
+import zlib
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
@@ -12,27 +17,37 @@ from typing import Any
 
 import numpy as np
 
+PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # of a table that is text
 LEVELS = 30  # of a column of text that becomes indicators
 CODES = 10  # texts at most of a column in which some are numbers, such as 0, 1, 2, 3+
 MINUS = "\N{MINUS SIGN}"  # as typeset tables have it
 COMMA = re.compile(rf"[-+{MINUS}]?\d*(,\d+)?([eE][-+]?\d+)?")
 
 
+def suffix(path: Path) -> str:
+    """What a file is by its name, packed or not: ``.csv`` of ``a.CSV.gz``."""
+    found = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if found in PACKED else found
+
+
 def read_table(
-    path: Path, task: str, target: str | Sequence[str], group: str | None, drop: Sequence[str]
+    source: Any, task: str, target: str | Sequence[str], group: str | None, drop: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, list[str], list[str]]:
     """Inputs, targets, tasks and groups of all rows, notes, and the names of the inputs.
 
     Parameters
     ----------
-    path, task, target, group, drop
+    source : Path or pandas.DataFrame
+    task, target, group, drop
         As in :func:`mtlbook.comparison.read`.
     """
     notes: list[str] = []
-    table, separator = _load(path)
+    of_file = isinstance(source, Path)
+    table, separator = _load(source) if of_file else (source.copy(), ",")
+    file = source.name if of_file else "the table"
     commas: list[str] | None = None if separator == "," else []
     wanted = [target] if isinstance(target, str) else list(target)
-    table = _named(path, table, {task, *wanted, group}, notes)
+    table = _named(file, table, {task, *wanted, group}, notes)
     for option, names in (
         ("task", [task]),
         ("target", wanted),
@@ -53,11 +68,11 @@ def read_table(
     empty = {c: int(n) for c, n in table[[*roles, *inputs]].isna().sum().items() if n}
     if empty:
         raise ValueError(
-            f"{path.name}: expected a value in every cell, got empty ones by column: {empty} (NA, "
+            f"{file}: expected a value in every cell, got empty ones by column: {empty} (NA, "
             "NaN, None and null count as empty); fill them, or drop the rows or the columns"
         )
     if not inputs:
-        raise ValueError(f"{path.name}: expected columns of inputs, got none besides {roles}")
+        raise ValueError(f"{file}: expected columns of inputs, got none besides {roles}")
     columns = [_inputs_of(table[c], c, commas, notes) for c in inputs]
     more = ", ..." if len(inputs) > 12 else ""
     notes.insert(0, f"inputs: {len(inputs)} columns: {', '.join(inputs[:12])}{more}")
@@ -78,11 +93,13 @@ def _load(path: Path) -> tuple[Any, str]:
     except ImportError as error:
         raise ImportError("tables need pandas: pip install pandas", name="pandas") from error
     try:
-        if path.suffix.lower() == ".parquet":
+        if suffix(path) == ".parquet":
             return pandas.read_parquet(path), ","
-        separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
-        table = pandas.read_csv(path, sep=separator, engine="python", encoding="utf-8-sig")
-        return table, separator
+        opened = PACKED.get(path.suffix.lower(), open)
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+        separator = "\t" if suffix(path) == ".tsv" else _separator(text.partition("\n")[0])
+        return pandas.read_csv(io.StringIO(text), sep=separator, engine="python"), separator
     except ImportError as error:
         raise ImportError(
             f"{path.name}: Parquet needs pyarrow, pip install 'mtlbook[parquet]'; or save a .csv",
@@ -92,28 +109,30 @@ def _load(path: Path) -> tuple[Any, str]:
         raise ValueError(
             f"{path.name}: expected text in UTF-8, got other bytes: {error}"
         ) from error
-    except (ValueError, OSError, csv.Error, pandas.errors.ParserError) as error:
+    except (
+        *(ValueError, OSError, EOFError, csv.Error, pandas.errors.ParserError),
+        *(zlib.error, lzma.LZMAError),  # of what is not packed as its name says
+    ) as error:
         raise ValueError(f"{path.name}: expected a table, got: {error}") from error
 
 
-def _separator(path: Path) -> str:
+def _separator(line: str) -> str:
     """What divides the names in the first line; blanks only for want of anything else."""
-    with open(path, encoding="utf-8-sig") as file:
-        line = re.sub(r'"[^"]*"', "", file.readline())
+    line = re.sub(r'"[^"]*"', "", line)
     often = max(",;\t|", key=line.count)
     return often if often in line else r"\s+"
 
 
-def _named(path: Path, table: Any, asked: set[str | None], notes: list[str]) -> Any:
+def _named(file: str, table: Any, asked: set[str | None], notes: list[str]) -> Any:
     """The table with a name for every column, and without those that only number the rows."""
     if any(name is not None and name in asked for name in table.index.names):  # of Parquet
         table = table.reset_index()
     if table.empty:
         size = f"{len(table)} rows and {len(table.columns)} columns"
-        raise ValueError(f"{path.name}: expected one row per sample, got {size}")
+        raise ValueError(f"{file}: expected one row per sample, got {size}")
     table.columns = [str(name).strip() for name in table.columns]
     if len(set(table.columns)) < len(table.columns):
-        raise ValueError(f"{path.name}: expected different names, got {list(table.columns)}")
+        raise ValueError(f"{file}: expected different names, got {list(table.columns)}")
     for name in table.columns:
         nameless = re.fullmatch(r"(Unnamed: \d+|)", name) and name not in asked
         if nameless and (table[name].isna().all() or _counts(table[name])):
