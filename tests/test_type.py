@@ -319,6 +319,37 @@ def test_measures(window, tmp_path, html, wide, phone):
         assert counts.get("clipped") == expected.get("clipped")
 
 
+CAPTION = (
+    "<figcaption><p>Left: <b>a</b> (left). Right, b; on the right c. On the left (right) d.</p>"
+)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        (HALVES, "First: a (first). Second, b; in the second c. In the first (second) d."),
+        (
+            "[[[0,0,0.3,1]],[[0.3,0,0.3,1]],[[0.6,0,0.4,1]]]",
+            "First: a (first). Third, b; in the third",
+        ),
+        ("[[[0,0,1,1]]]", "Left: a (left). Right, b; on the right c. On the left (right) d."),
+    ],
+)
+def test_captions_tell_pieces_in_their_order_on_a_phone(window, tmp_path, pieces, said):
+    figure = FIGURE.format(f'data-letters="12" data-pieces="{pieces}"')
+    figure = figure.replace("<img", "<figure><img").replace(
+        "></div></div>", f">{CAPTION}</figure></div></div>"
+    )
+    path = tmp_path / "page.html"
+    path.write_text(f'<!DOCTYPE html><meta name="viewport" content="width=device-width">{figure}')
+    window.size(1280, 900)
+    window.open(path.as_uri())
+    text = "return document.querySelector('figcaption').innerText"
+    assert window.js(text) == "Left: a (left). Right, b; on the right c. On the left (right) d."
+    window.size(PHONE, 844)
+    assert window.js(text).startswith(said)
+
+
 @pytest.mark.skipif(axe() is None, reason="needs the package axe-core-python")
 def test_axe_sees_faults(window, tmp_path):
     path = tmp_path / "page.html"

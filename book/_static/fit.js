@@ -43,8 +43,35 @@ function takeApart(image) {
   image.after(box);
 }
 
+// What stood on the left of another comes first then, and the caption says so.
+const SIDES = /\b[Oo]n the (?:left|right)\b|\b(?:Left|Middle|Right)(?=[:,])|(?<=\()(?:left|middle|right)\b/;
+const ORDER = ["first", "second", "third"];
+
+function tellInOrder(image) {
+  const caption = image.closest("figure")?.querySelector("figcaption");
+  const pieces = JSON.parse(image.dataset.pieces).length;
+  if (!caption || pieces < 2 || pieces > ORDER.length) return;
+  const places = { left: 0, middle: 1, right: pieces - 1 };
+  const texts = document.createTreeWalker(caption, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(), found; text; text = texts.nextNode()) {
+    if (!(found = SIDES.exec(text.data))) continue;
+    const [side] = found, word = ORDER[places[side.toLowerCase().split(" ").at(-1)]];
+    const other = side.includes(" ") ? `${side[0] === "O" ? "In" : "in"} the ${word}`
+      : side[0] === side[0].toUpperCase() ? word[0].toUpperCase() + word.slice(1) : word;
+    const rest = text.splitText(found.index);
+    rest.data = rest.data.slice(side.length);
+    for (const [name, said] of [["side-by-side", side], ["in-order", other]]) {
+      const span = document.createElement("span");
+      [span.className, span.textContent] = [name, said];
+      rest.before(span);
+    }
+    texts.currentNode = rest.previousSibling.lastChild;  // what is left is the next one
+  }
+}
+
 addEventListener("load", () => {
   document.querySelectorAll("img[data-pieces]").forEach(takeApart);
+  document.querySelectorAll("img[data-pieces]").forEach(tellInOrder);
   // printed lines break, as sentences do; columns would be lost by it, and scroll
   for (const pre of document.querySelectorAll(".cell_output pre"))
     pre.classList.toggle("columns", /\S {2,}\S/.test(pre.textContent));
