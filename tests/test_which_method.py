@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_name_says_what_a_teacher_is(name):
-    teacher, name = TEACHERS[name], name.removesuffix("-norms")
+    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$", "", name)
     if teacher.unrelated:
         assert name == f"T{teacher.tasks}-n{teacher.samples}-none"
     else:
@@ -160,6 +160,25 @@ def test_the_norms_second_trial_gives_all_twice_as_many_settings_and_them_more_w
     assert which_method.arms_of("school-20-norms", 139)["laf"].protocol["network"] == "linear"
 
 
+def test_cross_stitch_may_have_the_settings_of_hard_sharing():
+    arms = which_method.arms_of("T8-n20-c+0", 8)
+    assert arms["cross-stitch-same"].configurations == arms["hard-sharing"].configurations
+    assert trained("cross-stitch-same")[0].protocol.own == 0.9
+    assert {c["own"] > 0.9 for c in arms["cross-stitch"].configurations} == {True, False}
+
+
+def test_a_draw_changes_the_settings_and_nothing_else():
+    names = ["T8-n20-c+0", *(f"T8-n20-c+0-draw{k}" for k in range(1, 6))]
+    arms = [which_method.arms_of(name, 8) for name in names]
+    for of in which_method.GROUPS["redrawn"]:
+        drawn = [str(each[of].configurations) for each in arms]
+        assert len(set(drawn)) == 6, of
+        kinds = [{tuple(c) for c in each[of].configurations} for each in arms]
+        assert all(kind == kinds[0] for kind in kinds)
+    parts = [TEACHERS[name].parts(3)["train"] for name in names]
+    assert all(torch.equal(part[7].targets, parts[0][7].targets) for part in parts)
+
+
 def test_some_settings_only_are_the_first_of_all():
     few = which_method.arms_of("T8-n20-c+0", 8, trials=2)["mrn"].configurations
     assert list(few) == list(which_method.arms_of("T8-n20-c+0", 8)["mrn"].configurations[:2])
@@ -191,8 +210,8 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
             refused = {a for a in which_method.ARMS if which_method.refusal(a, problem, count)}
             assert arms | refused == set(which_method.ARMS) and not arms & refused
             assert arms & set(members)
-            if not problem.endswith(("-strong", "-norms")):  # those have some arms alone
-                assert arms <= set(members)
+            if not re.search("-(strong|norms|draw[1-5])$", problem):  # those have some arms alone
+                assert arms - set(members) == ({"uniform", "srdml"} if "more" in name else set())
             ran |= arms & set(members)
     assert seen == {*TEACHERS, *REAL} and ran == set(which_method.ARMS)
 

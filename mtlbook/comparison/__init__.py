@@ -23,7 +23,6 @@ from mtlbook.comparison.splits import Scaling
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
 from mtlbook.methods import Method
-from mtlbook.tasks import TaskSet
 from mtlbook.training import pick_device
 
 __all__ = [

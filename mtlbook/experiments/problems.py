@@ -49,6 +49,8 @@ class Teacher:
     features, width, outputs : int
     noise : float
         Standard deviation of what is added to the targets that are trained and validated on.
+    draw : int
+        Seed of the settings that arms draw; it changes nothing of the problem.
     """
 
     tasks: int = 8
@@ -59,6 +61,7 @@ class Teacher:
     width: int = 20
     outputs: int = 2
     noise: float = 0.5
+    draw: int = 0
 
     @property
     def groups(self) -> list[int]:
@@ -104,6 +107,7 @@ def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
 
 
 ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+DRAWS = 6  # of the ten settings of every arm, on one teacher; in all others there is one
 
 
 def _teachers() -> dict[str, Teacher]:
@@ -115,11 +119,12 @@ def _teachers() -> dict[str, Teacher]:
         for c in some
     }
     second = {f"T{t}-n20-c{c:+g}-norms": Teacher(t, c) for t in (8, 32) for c in ends}
-    return found | {"T8-n20-none": Teacher(8, unrelated=True)} | second
+    drawn = {f"T8-n20-c+0-draw{k}": Teacher(8, draw=k) for k in range(1, DRAWS)}
+    return found | {"T8-n20-none": Teacher(8, unrelated=True)} | second | drawn
 
 
-#: Relatedness by tasks and labels; the names say T, samples and c, and whether it is the second
-#: trial of the norms.
+#: Relatedness by tasks and labels; the names say T, samples and c, whether it is the second trial
+#: of the norms, and which draw of settings it is, if not the first.
 TEACHERS: dict[str, Teacher] = _teachers()
 
 

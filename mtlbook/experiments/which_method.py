@@ -83,10 +83,12 @@ _OWN: dict[str, Row] = {
     "srdml": (table.saliency, LAMBDA | {"omega_step": (0.1, 100.0)}),
     "upgrad": (partial(table.balanced, kind="upgrad"), DECAY),
     "cross-stitch": (stitched, DECAY | {"own": (0.5, 0.99)}),
+    "cross-stitch-same": (stitched, table.STEP | DECAY),  # settings of hard sharing, and own = 0.9
 }
 SINGLE = ("stl", "stl-plain", "pooled")
 RELATED = ("fixed", "mrn-t", "drn", "mrn", "uncoupled", "laf", "tucker", "tt")
-HARD = ("hard-sharing", "hard-deep", "cross-stitch", "uniform", "srdml", "pcgrad", "mgda", "upgrad")
+STITCHED = ("cross-stitch", "cross-stitch-same")
+HARD = ("hard-sharing", "hard-deep", *STITCHED, "uniform", "srdml", "pcgrad", "mgda", "upgrad")
 SHALLOW = ("mtfl", "rmtl", "mtrl")
 NORMS = ("uncoupled", "laf", "tucker", "tt", "dmtl-tf")
 ARMS = (*SINGLE, *RELATED, "dmtl-tf", *HARD, *SHALLOW, "mmoe", "oracle")
@@ -103,6 +105,8 @@ GROUPS: dict[str, Sequence[str]] = {
     "saliency": ("uniform", "srdml"),
     "balancing": ("pcgrad", "mgda"),
     "added": ("cross-stitch", "upgrad"),  # to the study, when all others had been measured
+    "stitched": ("cross-stitch-same",),
+    "redrawn": (*(a for a in (*SINGLE, *RELATED) if a != "stl-plain"), "hard-sharing", STITCHED[0]),
     "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
 #: What cannot take part at all, and why.
@@ -167,7 +171,8 @@ def arms_of(problem: str, tasks: int, trials: int | None = None) -> dict[str, Ar
             ranges = STRONG_NORMS
             given = {"trunk": "shared"} | ({} if planted else {"network": "linear"})
         start = "stl-start" if name == "dmtl-tf" else None
-        drawn = configurations(2 * TRIALS if second else TRIALS, **ranges)[:trials]
+        number, seed = 2 * TRIALS if second else TRIALS, TEACHERS[problem].draw if planted else 0
+        drawn = configurations(number, seed, **ranges)[:trials]
         arms[name] = Arm(build, configurations=drawn, start=start, protocol=given)
     linear = {} if planted else {"network": "linear"}
     return arms | {"stl-start": Arm(table.stl, number="decay", value=0.01, protocol=linear)}
