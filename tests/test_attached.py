@@ -373,3 +373,9 @@ def test_the_examples_run(name, needs, monkeypatch):
         method = found
     matrix = method.relation().matrix
     assert matrix.shape == (4, 4) and matrix.isfinite().all()
+
+
+def test_networks_on_unlike_devices_are_named():
+    networks = [torch.nn.Linear(3, 2), torch.nn.Linear(3, 2, device="meta")]
+    with pytest.raises(ValueError, match=r"expected weights on one device, got \['cpu', 'meta'\]"):
+        TNRDMTL(attach(networks, ["weight"]), kind="laf", gamma=0.1)

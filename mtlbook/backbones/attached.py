@@ -41,6 +41,8 @@ class AttachedLayer(nn.Module):
         shapes = [tuple(parameter.shape) for parameter in self._own]
         if len(set(shapes)) > 1:
             raise ValueError(f"layer: expected weights of one shape to stack, got {shapes}")
+        if len(devices := {str(parameter.device) for parameter in self._own}) > 1:
+            raise ValueError(f"layer: expected weights on one device, got {sorted(devices)}")
         return torch.stack(self._own, -1)
 
     @torch.no_grad()
@@ -174,7 +176,8 @@ def attach(networks: Sequence[nn.Module], parameters: Sequence[str]) -> Attached
     ------
     ValueError
         If a parameter is missing in a network, is shared by two, has no shape yet (lazy), or is no
-        matrix or convolution. A method that stacks parameters of unlike shape says so itself.
+        matrix or convolution. A method that stacks parameters of unlike shape or device says so
+        itself.
 
     Examples
     --------
