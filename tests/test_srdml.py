@@ -435,15 +435,15 @@ def task_gradients(tasks):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("kind", ["mgda", "pcgrad", "upgrad"])
+@pytest.mark.parametrize("kind", ["mgda", "pcgrad", "upgrad", "mean"])
 def test_the_trunk_follows_torchjd(kind, tasks):
-    from torchjd.aggregation import MGDA, PCGrad, UPGrad
+    from torchjd.aggregation import MGDA, Mean, PCGrad, UPGrad
 
     found = gradients_of(Balanced(SharedTrunk(trunk(), heads()), kind), tasks)
     plain = gradients_of(SharedTrunk(trunk(), heads()), tasks)
     rows = task_gradients(tasks)
     torch.manual_seed(0)  # the order of the tasks in the first step
-    expected = {"mgda": MGDA, "pcgrad": PCGrad, "upgrad": UPGrad}[kind]()(rows)
+    expected = {"mgda": MGDA, "pcgrad": PCGrad, "upgrad": UPGrad, "mean": Mean}[kind]()(rows)
     mine = torch.cat([g.flatten() for n, g in found.items() if n.startswith("trunk")])
     torch.testing.assert_close(mine, expected)
     for name in plain:

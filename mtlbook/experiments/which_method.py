@@ -82,13 +82,24 @@ _OWN: dict[str, Row] = {
     "uniform": (uniform, LAMBDA),
     "srdml": (table.saliency, LAMBDA | {"omega_step": (0.1, 100.0)}),
     "upgrad": (partial(table.balanced, kind="upgrad"), DECAY),
+    "mean": (partial(table.balanced, kind="mean"), DECAY),  # everything of it but the projection
     "cross-stitch": (stitched, DECAY | {"own": (0.5, 0.99)}),
     "cross-stitch-same": (stitched, table.STEP | DECAY),  # settings of hard sharing, and own = 0.9
 }
 SINGLE = ("stl", "stl-plain", "pooled")
 RELATED = ("fixed", "mrn-t", "drn", "mrn", "uncoupled", "laf", "tucker", "tt")
 STITCHED = ("cross-stitch", "cross-stitch-same")
-HARD = ("hard-sharing", "hard-deep", *STITCHED, "uniform", "srdml", "pcgrad", "mgda", "upgrad")
+HARD = (
+    "hard-sharing",
+    "hard-deep",
+    *STITCHED,
+    "uniform",
+    "srdml",
+    "pcgrad",
+    "mgda",
+    "upgrad",
+    "mean",
+)
 SHALLOW = ("mtfl", "rmtl", "mtrl")
 NORMS = ("uncoupled", "laf", "tucker", "tt", "dmtl-tf")
 ARMS = (*SINGLE, *RELATED, "dmtl-tf", *HARD, *SHALLOW, "mmoe", "oracle")
@@ -106,6 +117,7 @@ GROUPS: dict[str, Sequence[str]] = {
     "balancing": ("pcgrad", "mgda"),
     "added": ("cross-stitch", "upgrad"),  # to the study, when all others had been measured
     "stitched": ("cross-stitch-same",),
+    "mean": ("mean",),
     "redrawn": (*(a for a in (*SINGLE, *RELATED) if a != "stl-plain"), "hard-sharing", STITCHED[0]),
     "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
@@ -116,7 +128,7 @@ STRONG: dict[str, tuple[float, float]] = {"lr": (0.001, 0.02), "weight": (0.1, 1
 #: Of the norms' second trial (problems "...-norms"), in whose first LAF and the tasks' own norms
 #: chose the largest weight drawn, on a trunk in common. All arms draw twice as many settings.
 STRONG_NORMS: dict[str, tuple[float, float]] = {"lr": (0.001, 0.05), "gamma": (0.3, 30.0)}
-_A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"], "upgrad")
+_A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"], "upgrad", "mean")
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
 
 
@@ -131,6 +143,8 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     planted = problem in TEACHERS
     if arm in SHALLOW and planted:
         return "a linear model, and the teachers are not"
+    if arm == "mean" and not planted:
+        return "a control of UPGrad, on the teachers, where that gained"
     if arm == "oracle" and not planted:
         return "nobody knows the true relation"
     if arm == "mmoe" and not problem.startswith("sarcos"):

@@ -12,7 +12,7 @@ from mtlbook.methods.trunk import SharedTrunk
 from mtlbook.relations import Relation
 from mtlbook.tensors import exact
 
-BALANCINGS = ("mgda", "mgda-ub", "pcgrad", "upgrad")
+BALANCINGS = ("mgda", "mgda-ub", "pcgrad", "upgrad", "mean")
 
 
 class Weighting(nn.Module):
@@ -20,7 +20,7 @@ class Weighting(nn.Module):
 
     Parameters
     ----------
-    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
+    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad" | "mean"
     rule : callable
         TorchJD's, ``(T, T) -> (T,)``.
     seed : int
@@ -50,7 +50,7 @@ def weighting(kind: str, seed: int = 0) -> Weighting:
 
     Parameters
     ----------
-    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
+    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad" | "mean"
         As in :class:`Balanced`. PCGrad goes through the tasks in random order.
     seed : int
         Of these orders.
@@ -58,9 +58,14 @@ def weighting(kind: str, seed: int = 0) -> Weighting:
     if kind not in BALANCINGS:
         raise ValueError(f"balancing: expected one of {BALANCINGS}, got {kind!r}")
     try:
-        from torchjd.aggregation import MGDAWeighting, PCGradWeighting, UPGradWeighting
+        from torchjd.aggregation import (
+            MeanWeighting,
+            MGDAWeighting,
+            PCGradWeighting,
+            UPGradWeighting,
+        )
 
-        rules = {"pcgrad": PCGradWeighting, "upgrad": UPGradWeighting}
+        rules = {"pcgrad": PCGradWeighting, "upgrad": UPGradWeighting, "mean": MeanWeighting}
         rule = rules.get(kind, MGDAWeighting)()  # UPGrad's asks for its solver here
     except ImportError as error:
         extra, wanted = "reproduce", "torchjd"
@@ -144,13 +149,14 @@ class Balanced(Method):
     ----------
     method : SharedTrunk
         Plain :class:`SharedTrunk` gives the tables' MGDA-UB and PCGrad.
-    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
+    kind : "mgda" | "mgda-ub" | "pcgrad" | "upgrad" | "mean"
         MGDA (Désidéri 2012): the convex combination of the gradients of least norm, by Frank and
         Wolfe's method; with "ub" its upper bound (Sener and Koltun 2018), weights from the
         gradients in the features. PCGrad (Yu et al. 2020): the sum of the gradients, each without
         what conflicts with the others. UPGrad (Quinton and Rey 2024): the mean of the gradients,
-        each projected onto what conflicts with none, by a quadratic program. The sum with equal
-        weights needs no wrapper: it is the method itself.
+        each projected onto what conflicts with none, by a quadratic program. "mean": the control of
+        MGDA and UPGrad, whose steps are a mean's too, 1/T of a sum's. The sum with equal weights
+        needs no wrapper: it is the method itself.
     seed : int
         Of the orders in which PCGrad goes through the tasks: another one for each repeat.
 

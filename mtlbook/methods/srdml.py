@@ -51,7 +51,7 @@ class SRDML(SharedTrunk):
         ``reduction`` of :func:`mtlbook.saliency.task_saliency`; the CIFAR script sums.
     scalar : None | "sum" | "max"
         Which number of a head of several outputs is differentiated.
-    balancing : None | "mgda" | "mgda-ub" | "pcgrad" | "upgrad"
+    balancing : None | "mgda" | "mgda-ub" | "pcgrad" | "upgrad" | "mean"
         How the tasks' gradients in the trunk are combined; the regulariser's is added to that.
     seed : int
         Of the balancing.
