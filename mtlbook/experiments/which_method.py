@@ -143,6 +143,8 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     planted = problem in TEACHERS
     if arm in SHALLOW and planted:
         return "a linear model, and the teachers are not"
+    if arm == "cross-stitch-same" and tasks > 32:
+        return f"every batch goes through {tasks} networks: once was enough, as cross-stitch"
     if arm == "mean" and not planted:
         return "a control of UPGrad, on the teachers, where that gained"
     if arm == "oracle" and not planted:
