@@ -332,6 +332,10 @@ CAPTION = (
             "[[[0,0,0.3,1]],[[0.3,0,0.3,1]],[[0.6,0,0.4,1]]]",
             "First: a (first). Third, b; in the third",
         ),
+        (
+            "[[[0,0,1,0.1]],[[0,0.1,0.5,0.9]],[[0.5,0.1,0.5,0.9]]]",  # a legend above both
+            "First: a (first). Second, b",
+        ),
         ("[[[0,0,1,1]]]", "Left: a (left). Right, b; on the right c. On the left (right) d."),
     ],
 )

@@ -49,7 +49,9 @@ const ORDER = ["first", "second", "third"];
 
 function tellInOrder(image) {
   const caption = image.closest("figure")?.querySelector("figcaption");
-  const pieces = JSON.parse(image.dataset.pieces).length;
+  const heights = JSON.parse(image.dataset.pieces).map((parts) => Math.max(...parts.map((part) => part[3])));
+  // legends and titles of the whole figure are pieces, too
+  const pieces = heights.filter((height) => height > 0.4 * Math.max(...heights)).length;
   if (!caption || pieces < 2 || pieces > ORDER.length) return;
   const places = { left: 0, middle: 1, right: pieces - 1 };
   const texts = document.createTreeWalker(caption, NodeFilter.SHOW_TEXT);
