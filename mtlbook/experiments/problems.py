@@ -107,7 +107,7 @@ def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
 
 
 ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-DRAWS = 6  # of the ten settings of every arm, on one teacher; in all others there is one
+DRAWS = 6  # of the ten settings of every arm, on four problems; on all others there is one
 
 
 def _teachers() -> dict[str, Teacher]:
@@ -119,7 +119,9 @@ def _teachers() -> dict[str, Teacher]:
         for c in some
     }
     second = {f"T{t}-n20-c{c:+g}-norms": Teacher(t, c) for t in (8, 32) for c in ends}
-    drawn = {f"T8-n20-c+0-draw{k}": Teacher(8, draw=k) for k in range(1, DRAWS)}
+    drawn = {
+        f"T8-n20-c{c:+g}-draw{k}": Teacher(8, c, draw=k) for c in ends for k in range(1, DRAWS)
+    }
     return found | {"T8-n20-none": Teacher(8, unrelated=True)} | second | drawn
 
 
@@ -145,6 +147,8 @@ class Real:
         From the number of tasks to the group of each, where it is known who belongs together.
     common : bool
         Whether all targets are of one kind and unit.
+    draw : int
+        As of a :class:`Teacher`.
     """
 
     data: str
@@ -152,6 +156,7 @@ class Real:
     change: Callable[[TaskSet], TaskSet] | None = None
     groups: Callable[[int], list[int]] | None = None
     common: bool = False
+    draw: int = 0
 
     def made(self, tasks: TaskSet) -> TaskSet:
         """The tasks of this problem, from those of the data set."""
@@ -184,6 +189,7 @@ def _last_apart(tasks: int) -> list[int]:
 _OFFICE, _PACS = "office_caltech10_efflite0", "pacs_efflite0"
 REAL: dict[str, Real] = {
     **{f"office-{n}": Real(_OFFICE, n) for n in (1, 10)},
+    **{f"office-1-draw{k}": Real(_OFFICE, 1, draw=k) for k in range(1, DRAWS)},
     "codings-3": Real(_OFFICE, 3, with_codings, _halves),
     "harmful-3": Real(_OFFICE, 3, with_harmful_task, _last_apart),
     **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},

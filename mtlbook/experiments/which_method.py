@@ -187,8 +187,8 @@ def arms_of(problem: str, tasks: int, trials: int | None = None) -> dict[str, Ar
             ranges = STRONG_NORMS
             given = {"trunk": "shared"} | ({} if planted else {"network": "linear"})
         start = "stl-start" if name == "dmtl-tf" else None
-        number, seed = 2 * TRIALS if second else TRIALS, TEACHERS[problem].draw if planted else 0
-        drawn = configurations(number, seed, **ranges)[:trials]
+        seed = (TEACHERS if planted else REAL)[problem].draw
+        drawn = configurations(2 * TRIALS if second else TRIALS, seed, **ranges)[:trials]
         arms[name] = Arm(build, configurations=drawn, start=start, protocol=given)
     linear = {} if planted else {"network": "linear"}
     return arms | {"stl-start": Arm(table.stl, number="decay", value=0.01, protocol=linear)}
