@@ -84,15 +84,13 @@ _OWN: dict[str, Row] = {
     "upgrad": (partial(table.balanced, kind="upgrad"), DECAY),
     "mean": (partial(table.balanced, kind="mean"), DECAY),  # everything of it but the projection
     "cross-stitch": (stitched, DECAY | {"own": (0.5, 0.99)}),
-    "cross-stitch-same": (stitched, table.STEP | DECAY),  # settings of hard sharing, and own = 0.9
 }
 SINGLE = ("stl", "stl-plain", "pooled")
 RELATED = ("fixed", "mrn-t", "drn", "mrn", "uncoupled", "laf", "tucker", "tt")
-STITCHED = ("cross-stitch", "cross-stitch-same")
 HARD = (
     "hard-sharing",
     "hard-deep",
-    *STITCHED,
+    "cross-stitch",
     "uniform",
     "srdml",
     "pcgrad",
@@ -116,9 +114,12 @@ GROUPS: dict[str, Sequence[str]] = {
     "saliency": ("uniform", "srdml"),
     "balancing": ("pcgrad", "mgda"),
     "added": ("cross-stitch", "upgrad"),  # to the study, when all others had been measured
-    "stitched": ("cross-stitch-same",),
     "mean": ("mean",),
-    "redrawn": (*(a for a in (*SINGLE, *RELATED) if a != "stl-plain"), "hard-sharing", STITCHED[0]),
+    "redrawn": (
+        *(a for a in (*SINGLE, *RELATED) if a != "stl-plain"),
+        "hard-sharing",
+        "cross-stitch",
+    ),
     "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
 #: What cannot take part at all, and why.
@@ -143,10 +144,8 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     planted = problem in TEACHERS
     if arm in SHALLOW and planted:
         return "a linear model, and the teachers are not"
-    if arm == "cross-stitch-same" and tasks > 32:
-        return f"every batch goes through {tasks} networks: once was enough, as cross-stitch"
-    if arm == "mean" and not planted:
-        return "a control of UPGrad, on the teachers, where that gained"
+    if arm == "mean" and not problem.startswith("T8-n20"):
+        return "UPGrad's control, on the teachers with eight tasks and 20 samples"
     if arm == "oracle" and not planted:
         return "nobody knows the true relation"
     if arm == "mmoe" and not problem.startswith("sarcos"):
