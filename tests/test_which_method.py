@@ -160,6 +160,13 @@ def test_the_norms_second_trial_gives_all_twice_as_many_settings_and_them_more_w
     assert which_method.arms_of("school-20-norms", 139)["laf"].protocol["network"] == "linear"
 
 
+def test_cross_stitch_may_have_the_settings_of_hard_sharing():
+    arms = which_method.arms_of("T8-n20-c+0", 8)
+    assert arms["cross-stitch-same"].configurations == arms["hard-sharing"].configurations
+    assert trained("cross-stitch-same")[0].protocol.own == 0.9
+    assert {c["own"] > 0.9 for c in arms["cross-stitch"].configurations} == {True, False}
+
+
 def test_a_draw_changes_the_settings_and_nothing_else():
     names = ["T8-n20-c+0", *(f"T8-n20-c+0-draw{k}" for k in range(1, 6))]
     arms = [which_method.arms_of(name, 8) for name in names]
@@ -204,7 +211,10 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
             assert arms | refused == set(which_method.ARMS) and not arms & refused
             assert arms & set(members)
             if not re.search("-(strong|norms|draw[1-5])$", problem):  # those have some arms alone
-                assert arms - set(members) == ({"uniform", "srdml"} if "more" in name else set())
+                # not run there; the page says so
+                more = {"uniform", "srdml"} if "more" in name else set()
+                controls = {*which_method.GROUPS["controls"]} & arms
+                assert arms - set(members) == (set() if name == "when-planted" else more | controls)
             ran |= arms & set(members)
     assert seen == {*TEACHERS, *REAL} and ran == set(which_method.ARMS)
 
