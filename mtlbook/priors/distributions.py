@@ -175,8 +175,8 @@ class MatrixNormal(TensorNormal):
 
     Derived in the book: :eq:`matrix-normal-construction`, :eq:`matrix-normal-density`.
 
-    .. math:: p(X) = (2 \pi)^{-dT/2} |F|^{-T/2} |\Omega|^{-d/2}
-              \exp \bigl( -\tfrac12 \operatorname{tr}(F^{-1} (X - M) \Omega^{-1} (X - M)^\top)
+    .. math:: p(X) = {} & (2 \pi)^{-dT/2} |F|^{-T/2} |\Omega|^{-d/2} \\
+              & \exp \bigl( -\tfrac12 \operatorname{tr}(F^{-1} (X - M) \Omega^{-1} (X - M)^\top)
               \bigr)
 
     Parameters
