@@ -107,7 +107,7 @@ def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
 
 
 ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-DRAWS = 6  # of the ten settings of every arm, on five problems; on all others there is one
+DRAWS = 6  # of the ten settings of every arm, on four problems; on all others there is one
 
 
 def _teachers() -> dict[str, Teacher]:
@@ -194,7 +194,6 @@ REAL: dict[str, Real] = {
     "harmful-3": Real(_OFFICE, 3, with_harmful_task, _last_apart),
     **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},
     **{f"school-20{trial}": Real("school", 20, common=True) for trial in ("", "-strong", "-norms")},
-    **{f"school-20-draw{k}": Real("school", 20, common=True, draw=k) for k in range(1, DRAWS)},
     "sarcos-20": Real("sarcos", 20),
 }
 TEST = 1000  # samples of a task that are tested, at most

@@ -146,8 +146,6 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     planted = problem in TEACHERS
     if arm in SHALLOW and planted:
         return "a linear model, and the teachers are not"
-    if arm == "cross-stitch" and problem.startswith("school-20-"):
-        return "every batch goes through 139 networks: once was enough"
     if arm == "mean" and not planted:
         return "UPGrad's control, on teachers"
     if arm == "oracle" and not planted:
