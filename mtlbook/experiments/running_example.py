@@ -151,7 +151,7 @@ def trained(arm: str, c: float, repeat: int = 0) -> tuple[Outcome, Mapping[str, 
         by what processors and versions of PyTorch round differently.
     """
     result, name = _result(), problem(c)
-    study = study_of(name, steps=result.settings["protocol"]["steps"])
+    study = study_of(name, steps=result.parameters["steps"])
     parts = planted(c, repeat)
     chosen = choices(result)[f"{arm}/{name}"]
     outcome = study.train(arm, parts, repeat, chosen, device="cpu")
