@@ -56,3 +56,19 @@ def test_trained_again():
     outcome, score = example.trained("pooled", -1)
     assert score["now"] == pytest.approx(score["committed"], abs=3)
     assert outcome.method.network.head.tasks == 1
+
+
+def test_gains_over_draws_are_of_the_study_and_five_draws_more():
+    """The mean of six means, and an interval that the study's own, over repeats alone, lies in."""
+    drawn = committed("when-draws")
+    means = [example.gains(["mrn-t"], "hard-sharing", at=[0])["mrn-t"][0].mean]
+    for k in range(1, 6):
+        of = winners.scores_of(drawn, f"T8-n20-c+0-draw{k}")
+        means.append((of["mrn-t"] - of["hard-sharing"]).mean())
+    found = example.over_draws("mrn-t", "hard-sharing", 0)
+    assert found.mean == pytest.approx(sum(means) / 6) and found.n == 20
+    first = example.gains(["mrn-t"], "hard-sharing", at=[0])["mrn-t"][0]
+    assert found.low < first.low < first.high < found.high
+    assert found.high - found.low > 3 * (first.high - first.low)
+    with pytest.raises(ValueError, match=r"c, samples: expected a problem of"):
+        example.over_draws("mrn", "stl", 0.25)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -19,11 +20,11 @@ from torch.nn.functional import avg_pool2d
 from mtlbook import datasets
 from mtlbook.comparison import running, winners
 from mtlbook.experiments.mrn_splits import with_codings
-from mtlbook.experiments.problems import ACROSS, TEACHERS
+from mtlbook.experiments.problems import ACROSS, DRAWS, TEACHERS
 from mtlbook.experiments.which_method import FLOOR, study_of
 from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.statistics import Interval, mean_interval
+from mtlbook.ledger.statistics import Interval, mean_interval, two_way_interval
 from mtlbook.study import Outcome, Parts, choices
 from mtlbook.tasks import TaskSet, split_per_class
 
@@ -138,6 +139,14 @@ def gains(
     """
     scores = {c: winners.scores_of(_result(samples), problem(c, samples)) for c in at}
     return {arm: [mean_interval(of[arm] - of[reference]) for of in scores.values()] for arm in arms}
+
+
+def over_draws(arm: str, reference: str, c: float) -> Interval:
+    """The gain over repeats and six draws of the settings that arms choose from; c = -1, 0, 1."""
+    files = [_result(), *[committed("when-draws")] * (DRAWS - 1)]
+    names = [problem(c), *(f"{problem(c)}-draw{k}" for k in range(1, DRAWS))]
+    of = [winners.scores_of(file, name) for file, name in zip(files, names, strict=True)]
+    return two_way_interval(np.stack([scores[arm] - scores[reference] for scores in of], 1))
 
 
 def trained(arm: str, c: float, repeat: int = 0) -> tuple[Outcome, Mapping[str, float]]:
