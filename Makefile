@@ -3,7 +3,7 @@
 PROFILE ?= laptop
 CORES ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 # Experiments that take longer on one core, in minutes, wait until they are asked for: by WITHIN= (all)
-# or DATA=fetch. All of laptop takes 17 hours on one core, two fifths of it for the study.
+# or DATA=fetch. All of laptop takes 23 hours on one core, half of it for the study.
 WITHIN ?= $(if $(DATA)$(filter-out laptop,$(PROFILE)),,10)
 PYTHON ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin

@@ -165,8 +165,10 @@ class Project:
         return workflow.expand(self.file, "smoke", only)
 
     def start(self, *arguments, cwd=None, command=("reproduce", "--profile", "smoke")):
-        # where the tests run in the background of a script, the shell has switched SIGINT off
+        # where the tests run in the background of a script, the shell has switched SIGINT off, and
+        # nohup SIGHUP
         call = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        call += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         call += "from mtlbook.cli import main; sys.exit(main(sys.argv[1:]))"
         return subprocess.Popen(
             [sys.executable, "-c", call, *command, *arguments],
