@@ -557,6 +557,29 @@ def test_cross_stitch_of_one_architecture_on_convolutions():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("check", [check_step_on_meta, check_forward_on_fake_cuda])
+@pytest.mark.parametrize("lengths", [(6, 6), (6, 3)])
+def test_cross_stitch_of_one_architecture_on_devices_that_are_not_here(check, lengths):
+    tasks = [Task(f"task {n}", torch.randn(n, 5), torch.arange(n) % 3, classes=3) for n in lengths]
+    check(CrossStitch(mlp(5, [3, 3], seed=0, hidden=(4, 4))), TaskSet("made up", tasks))
+
+
+def test_cross_stitch_of_one_architecture_is_captured_and_copied():
+    from copy import deepcopy
+
+    method = CrossStitch(mlp(5, [3, 2], seed=0, hidden=(4,)))
+    x = [torch.randn(4, 5), torch.randn(4, 5)]
+    compiled = torch.compile(
+        lambda *batches: list(method(batches)), fullgraph=True, backend="eager"
+    )
+    for a, b, c in zip(compiled(*x), method(x), deepcopy(method)(x), strict=True):
+        torch.testing.assert_close(a, b)
+        assert torch.equal(b, c)
+    other = CrossStitch(mlp(5, [3, 2], seed=9, hidden=(4,)), own=0.5)
+    other.load_state_dict(method.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(other(x), method(x), strict=True))
+
+
 def test_cross_stitch_gradients():
     net = mlp(3, [2, 2], seed=0, hidden=(3,)).double()
     method, x = CrossStitch(net).double(), torch.randn(2, 2, 3, dtype=torch.float64)
