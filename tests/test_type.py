@@ -352,6 +352,8 @@ def test_captions_tell_pieces_in_their_order_on_a_phone(window, tmp_path, pieces
     assert window.js(text) == "Left: a (left). Right, b; on the right c. On the left (right) d."
     window.size(PHONE, 844)
     assert window.js(text).startswith(said)
+    spans = window.js("return document.querySelectorAll('figcaption .in-order').length")
+    assert spans == (0 if said.startswith("Left") else 6)  # each place once
 
 
 @pytest.mark.skipif(axe() is None, reason="needs the package axe-core-python")

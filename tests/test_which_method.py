@@ -221,7 +221,8 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
 
 @pytest.mark.parametrize(
     "name",
-    "planted planted-more office pacs school school-strong sarcos norms school-norms draws".split(),
+    "planted planted-more office pacs school school-strong sarcos norms school-norms draws "
+    "draws-office".split(),
 )
 def test_what_was_measured_chose_among_the_settings_that_the_code_draws(name):
     """A range that changes needs new runs: the golden values hold arms at a number alone."""

@@ -72,8 +72,11 @@ function tellInOrder(image) {
 }
 
 addEventListener("load", () => {
-  document.querySelectorAll("img[data-pieces]").forEach(takeApart);
-  document.querySelectorAll("img[data-pieces]").forEach(tellInOrder);
+  // one list, made before there are copies
+  document.querySelectorAll("img[data-pieces]").forEach((image) => {
+    takeApart(image);
+    tellInOrder(image);
+  });
   // printed lines break, as sentences do; columns would be lost by it, and scroll
   for (const pre of document.querySelectorAll(".cell_output pre"))
     pre.classList.toggle("columns", /\S {2,}\S/.test(pre.textContent));
