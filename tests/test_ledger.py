@@ -20,7 +20,13 @@ from mtlbook.ledger import claims, matrices, placebo, provenance, report, rules
 from mtlbook.ledger.currency import same_data, stale
 from mtlbook.ledger.merging import compare_runs, merge, record
 from mtlbook.ledger.results import Result, ResultError
-from mtlbook.ledger.statistics import detectable, mean_interval, p_value, repeats_needed
+from mtlbook.ledger.statistics import (
+    detectable,
+    mean_interval,
+    p_value,
+    repeats_needed,
+    two_way_interval,
+)
 from mtlbook.numerics import NUMERICS
 from mtlbook.tasks import Task, TaskSet
 
@@ -612,6 +618,53 @@ def test_undecided_says_what_could_have_been_found():
         found, needed = detectable(sd, 5), repeats_needed(sd, effect)
         assert f"5 repeats find an effect of {found:.2g} four times of five" in why
         assert why.endswith(f"{needed} would find the {which} one")
+
+
+def drawn(means, half=0.5):
+    """Arm a over b in several draws of the settings: metrics m, m-1, ... and these mean gains."""
+    base, of = np.array([10, 50, 90, 20, 40]), {}
+    for k, mean in enumerate(means):
+        metric = f"m-{k}" if k else "m"
+        of |= {("a", metric): base + spread(mean, half), ("b", metric): base}
+    return result_of(of), {**DIFFERENCE, "draws": [f"m-{k}" for k in range(1, len(means))]}
+
+
+@pytest.mark.parametrize(
+    ("means", "margin", "verdict", "why"),
+    [
+        # the first draw is sure of its sign, and the others turn it
+        ((3, -2, 1, -1, 2), None, "undecided", "over repeats and draws contains 0"),
+        ((3, 2, 4, 3, 2), None, "direction", "over repeats and draws lies above 0"),
+        ((-3, -2, -4, -3, -2), None, "opposite", "over repeats and draws lies below 0"),
+        ((3, 0.1, -0.1, 0.1, -3), 5.0, "equal within a margin", "over repeats and draws"),
+        ((0.2, 0.1, -0.1, 0.1, -0.2), 1.0, "equal within a margin", "within 1 of 0"),
+    ],
+)
+def test_a_difference_over_draws_of_the_settings(means, margin, verdict, why):
+    result, rule = drawn(means)
+    judged = judge(result, margin=margin, **rule)
+    assert judged.verdict == verdict and why in judged.why and judged.n == 5
+    matrix = np.stack([spread(mean, 0.5) for mean in means], axis=1)
+    expected = two_way_interval(matrix)
+    assert (judged.ours, judged.low, judged.high) == pytest.approx(expected[:3])
+    assert f"over repeats and {len(means)} draws" in rule_of(**rule).text(rules.Printed())
+    if verdict == "undecided":
+        assert "repeats with draws of their own" in judged.why
+        assert judge(result, **DIFFERENCE).verdict == "direction"  # what one draw would have said
+
+
+def test_draws_are_five_different_ones_with_the_same_repeats():
+    result, rule = drawn((3, 2, 4, 3, 2))
+    with pytest.raises(ValueError, match="expected 4 different ones beside metric at least, got"):
+        rule_of(**rule | {"draws": ["m-1", "m-2", "m-3"]})
+    with pytest.raises(ValueError, match="different ones"):
+        rule_of(**rule | {"draws": ["m-1", "m-2", "m-3", "m"]})
+    missing = rule_of(**rule | {"draws": [*rule["draws"], "m-9"]})
+    assert missing.judge(result.values, rules.Printed()).verdict == "not attempted"
+    for arm in "ab":
+        result.add(arm=arm, metric="m", value=1.0, repeat=7)
+    with pytest.raises(ValueError, match="the same repeats of all"):
+        judge(result, **rule)
 
 
 def test_differences_by_rounding_are_no_differences():

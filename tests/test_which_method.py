@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import replace
-from itertools import combinations
+from functools import partial
+from itertools import combinations, product
 from pathlib import Path
 
 import golden
@@ -11,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from mtlbook.arms import Arm, Trial
+from mtlbook.comparison import arms as table
 from mtlbook.comparison import winners
 from mtlbook.experiments import problems, which_method
 from mtlbook.experiments.problems import REAL, TEACHERS, WITHIN, Real, Teacher
@@ -167,6 +170,42 @@ def test_cross_stitch_may_have_the_settings_of_hard_sharing():
     assert {c["own"] > 0.9 for c in arms["cross-stitch"].configurations} == {True, False}
 
 
+def test_each_half_of_what_a_mean_changes_on_the_trunk_comes_alone():
+    """One step from a common start: how the trunk moved is as the arm says, heads as ever."""
+    tasks, rate, decay = 8, 0.5, 0.25
+
+    def moved(build):
+        study = which_method.study_of(
+            "T8-n5-c-1", trials=1, splits=1, steps=1, batch_size=None, lr=rate, decay=decay
+        )
+        parts = study.split(None, 0, study.protocol)
+        study = replace(study, arms={"arm": Arm(build)})
+        method = study.train("arm", parts, 0, None, device="cpu").method
+        return {n.removeprefix("method."): p.detach() for n, p in method.named_parameters()}, parts
+
+    deep, parts = moved(which_method.deep)
+    start = which_method.deep(
+        Trial(Arm(which_method.deep), parts["train"], 0, which_method.Protocol(decay=decay))
+    )
+    start = {name: p.detach() for name, p in start.named_parameters()}
+    pull = {n: (start[n] - deep[n]) / rate - decay * start[n] for n in deep}  # the sum of g_t
+    for step, heavy in product((False, True), repeat=2):
+        found, _ = moved(partial(which_method.reweighted, step=step, decay=heavy))
+        for name, w in found.items():
+            on_trunk = name.startswith("trunk")
+            factor = tasks if heavy and on_trunk else 1
+            share = 1 / tasks if step and on_trunk else 1
+            expected = start[name] - rate * share * (pull[name] + factor * decay * start[name])
+            torch.testing.assert_close(w, expected, rtol=1e-4, atol=1e-6)
+    both, _ = moved(partial(which_method.reweighted, step=True, decay=True))
+    mean, _ = moved(partial(table.balanced, kind="mean"))
+    for name in both:
+        torch.testing.assert_close(both[name], mean[name])
+    arms = which_method.arms_of("T8-n20-c+0", tasks)
+    for arm in which_method.GROUPS["trunk"]:
+        assert arms[arm].configurations == arms["hard-deep"].configurations, arm
+
+
 def test_a_draw_changes_the_settings_and_nothing_else():
     names = ["T8-n20-c+0", *(f"T8-n20-c+0-draw{k}" for k in range(1, 6))]
     arms = [which_method.arms_of(name, 8) for name in names]
@@ -210,11 +249,14 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
             refused = {a for a in which_method.ARMS if which_method.refusal(a, problem, count)}
             assert arms | refused == set(which_method.ARMS) and not arms & refused
             assert arms & set(members)
-            if not re.search("-(strong|norms|draw[1-5])$", problem):  # those have some arms alone
+            if "simple" in profile["each"]["group"]:  # the others have some arms alone
                 # not run there; the page says so
                 more = {"uniform", "srdml"} if "more" in name else set()
-                controls = {*which_method.GROUPS["controls"]} & arms
-                assert arms - set(members) == (set() if name == "when-planted" else more | controls)
+                controls = {*which_method.GROUPS["controls"], *which_method.GROUPS["trunk"]} & arms
+                controls -= {"hard-deep", "upgrad"}
+                if name == "when-planted":
+                    controls -= {*which_method.GROUPS["controls"]}
+                assert arms - set(members) == more | controls
             ran |= arms & set(members)
     assert seen == {*TEACHERS, *REAL} and ran == set(which_method.ARMS)
 

@@ -14,13 +14,13 @@ from functools import lru_cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtlbook.comparison import arms as table
 from mtlbook.comparison import running
 from mtlbook.experiments.problems import REAL, TEACHERS
 from mtlbook.ledger.results import Result
-from mtlbook.methods import MRN, SRDML, CrossStitch, Method, SharedTrunk
+from mtlbook.methods import MRN, SRDML, Balanced, CrossStitch, Method, SharedTrunk
 from mtlbook.methods.base import NetworkMethod
 from mtlbook.relations import Relation, cosine_relation
 from mtlbook.study import Add, Arm, Outcome, Parts, Study, Trial, choices, configurations
@@ -54,6 +54,31 @@ def deep(trial: Trial) -> SharedTrunk:
     return SharedTrunk(table.trunk(trial), table.heads(trial))
 
 
+class TrunkDecay(SharedTrunk):
+    """One trunk with weight decay of its own, ``extra``, beside what the optimiser gives all."""
+
+    def __init__(self, trunk: nn.Module, heads: nn.Module, extra: float):
+        super().__init__(trunk, heads)
+        self.extra = extra
+
+    def penalty(self) -> Tensor:
+        return self.extra / 2 * sum(w.square().sum() for w in self.trunk.parameters())
+
+
+def reweighted(trial: Trial, *, step: bool, decay: bool) -> Method:
+    r"""The sum of the gradients with one half, both or none of what a mean changes on the trunk.
+
+    With step size :math:`\eta` and decay :math:`\lambda` the sum moves a trunk :math:`w` along
+    :math:`\eta\,(\sum_t g_t + \lambda w)`, the mean along
+    :math:`\frac \eta T (\sum_t g_t + T \lambda w)`: it has T-times shorter steps (``step``), and a
+    T-times heavier decay (``decay``).
+    """
+    tasks, own = len(trial.train), trial.protocol.decay
+    wanted = own * (tasks if decay else 1) / (tasks if step else 1)
+    method = TrunkDecay(table.trunk(trial), table.heads(trial), wanted - own)
+    return Balanced(method, "mean") if step else method
+
+
 def stitched(trial: Trial) -> CrossStitch:
     """Networks that read mixtures of each other's hidden units."""
     return CrossStitch(table.network(trial), own=trial.protocol.own)
@@ -83,6 +108,8 @@ _OWN: dict[str, Row] = {
     "srdml": (table.saliency, LAMBDA | {"omega_step": (0.1, 100.0)}),
     "upgrad": (partial(table.balanced, kind="upgrad"), DECAY),
     "mean": (partial(table.balanced, kind="mean"), DECAY),  # everything of it but the projection
+    "trunk-step": (partial(reweighted, step=True, decay=False), DECAY),  # the one half of the mean
+    "trunk-decay": (partial(reweighted, step=False, decay=True), DECAY),  # and the other
     "cross-stitch": (stitched, DECAY | {"own": (0.5, 0.99)}),
     "cross-stitch-same": (stitched, table.STEP | DECAY),  # settings of hard sharing, and own = 0.9
 }
@@ -99,6 +126,8 @@ HARD = (
     "mgda",
     "upgrad",
     "mean",
+    "trunk-step",
+    "trunk-decay",
 )
 SHALLOW = ("mtfl", "rmtl", "mtrl")
 NORMS = ("uncoupled", "laf", "tucker", "tt", "dmtl-tf")
@@ -117,6 +146,8 @@ GROUPS: dict[str, Sequence[str]] = {
     "balancing": ("pcgrad", "mgda"),
     "added": ("cross-stitch", "upgrad"),  # to the study, when all others had been measured
     "controls": ("cross-stitch-same", "mean"),  # of those
+    "stitched": ("hard-sharing", "cross-stitch-same"),
+    "trunk": ("hard-deep", "upgrad", "mean", "trunk-step", "trunk-decay"),
     "redrawn": (
         *(a for a in (*SINGLE, *RELATED) if a != "stl-plain"),
         "hard-sharing",
@@ -131,7 +162,7 @@ STRONG: dict[str, tuple[float, float]] = {"lr": (0.001, 0.02), "weight": (0.1, 1
 #: Of the norms' second trial (problems "...-norms"), in whose first LAF and the tasks' own norms
 #: chose the largest weight drawn, on a trunk in common. All arms draw twice as many settings.
 STRONG_NORMS: dict[str, tuple[float, float]] = {"lr": (0.001, 0.05), "gamma": (0.3, 30.0)}
-_A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"], "upgrad", "mean")
+_A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"], "upgrad", "mean", "trunk-step")
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
 
 
@@ -146,7 +177,7 @@ def refusal(arm: str, problem: str, tasks: int) -> str | None:
     planted = problem in TEACHERS
     if arm in SHALLOW and planted:
         return "a linear model, and the teachers are not"
-    if arm == "mean" and not planted:
+    if arm in ("mean", "trunk-step", "trunk-decay") and not planted:
         return "UPGrad's control, on teachers"
     if arm == "oracle" and not planted:
         return "nobody knows the true relation"

@@ -188,7 +188,9 @@ def _(rule: ValueRule, values: Values, printed: Printed) -> dict[str, list[float
 
 @series.register
 def _(rule: DifferenceRule, values: Values, printed: Printed) -> dict[str, list[float]]:
-    return _differences(values, [((rule.arm, rule.metric), (rule.reference, rule.metric))])
+    named = f"{rule.arm} minus {rule.reference}"
+    first, *others = (list(pair.differences) for pair in rule.pairs(values))
+    return {named: first} | {f"{named}, {m}": of for m, of in zip(rule.draws, others, strict=True)}
 
 
 @series.register

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from mtlbook.ledger.statistics import (
     p_value_of,
     repeats_needed,
     standard_error,
+    two_way_interval,
 )
 
 # ``values(arm, metric, step)`` -> {repeat: value}; the signature of `Result.values`.
@@ -30,22 +31,34 @@ MINIMUM_REPEATS = 5
 class Pair:
     """Arm minus reference, one difference for each repeat of both.
 
-    ``wide`` is the interval over repeats and images, where repeats share images that were kept.
+    ``wide`` is the interval over repeats and what is crossed with them: images that repeats share,
+    where those were kept, or draws of the settings that both arms chose from.
     """
 
     differences: tuple[float, ...]
     wide: Interval | None = None
+    crossed_with: str = "images"
+    repeats: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, values: Values, arm: tuple[str, str], reference: tuple[str, str]) -> Pair:
         """Compare two pairs of arm and metric; two numbers that differ by rounding are equal."""
         a, b = values(*arm, None), values(*reference, None)
-        differences = []
-        for repeat in sorted(set(a) & set(b)):
+        differences, repeats = [], sorted(set(a) & set(b))
+        for repeat in repeats:
             difference = a[repeat] - b[repeat]
             noise = NOISE * max(abs(a[repeat]), abs(b[repeat]))
             differences.append(0.0 if abs(difference) <= noise else difference)
-        return cls(tuple(differences))
+        return cls(tuple(differences), repeats=tuple(repeats))
+
+    @classmethod
+    def over_draws(cls, draws: Sequence[Pair]) -> Pair:
+        """One comparison of several draws with the same repeats: the means over draws."""
+        sets = {pair.repeats for pair in draws}
+        if len(sets) > 1:
+            raise ValueError(f"draws: expected the same repeats of all, got {sorted(sets)}")
+        of = np.array([pair.differences for pair in draws]).T
+        return cls(tuple(of.mean(axis=1).tolist()), two_way_interval(of), "draws", *sets)
 
     @property
     def n(self) -> int:
@@ -75,11 +88,9 @@ class Pair:
             return f"the same in all {self.n} repeats"
         sd = float(np.std(self.differences, ddof=1))
         sampled = "repeats"
-        if self.wide:  # images would have to become more at the same rate
-            sd, sampled = (
-                standard_error(self.wide) * self.n**0.5,
-                "repeats with images of their own",
-            )
+        if self.wide:  # what is crossed would have to become more at the same rate
+            sd = standard_error(self.wide) * self.n**0.5
+            sampled = f"repeats with {self.crossed_with} of their own"
         which = "observed" if effect is None else "printed"
         needed = repeats_needed(sd, self.interval.mean if effect is None else effect)
         many = "no number of repeats" if needed is None else max(needed, MINIMUM_REPEATS)

@@ -68,6 +68,8 @@ class DifferenceRule(BaseRule):
     """One arm beats another; by the printed size, where a margin for it was stated before the run.
 
     Without a printed number the margin is one around 0: within it, arms are called equal.
+    ``draws`` names the metric of the same comparison with other draws of the settings that both
+    arms chose from: the interval is over repeats *and* draws then, of which a verdict needs five.
     """
 
     kind: Literal["difference"]
@@ -76,12 +78,23 @@ class DifferenceRule(BaseRule):
     metric: str
     sign: Literal[1, -1] = 1
     margin: float | None = Field(default=None, gt=0)
+    draws: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _enough_draws(self) -> DifferenceRule:
+        of = {self.metric, *self.draws}
+        if self.draws and not MINIMUM_REPEATS <= len(of) == 1 + len(self.draws):
+            raise ValueError(
+                f"draws: expected {MINIMUM_REPEATS - 1} different ones beside metric at least, got "
+                f"{list(self.draws)}"
+            )
+        return self
 
     def text(self, printed: Printed) -> str:
         side = "above" if self.sign > 0 else "below"
         sentence = (
             f"{self.metric} of {self.arm} minus {self.reference}, paired over repeats: the 95 % "
-            f"interval lies {side} 0"
+            f"interval{self._over} lies {side} 0"
         )
         if printed.value is not None and self.margin is not None:
             sentence += f" and within {self.margin:g} of {printed.text}"
@@ -91,16 +104,32 @@ class DifferenceRule(BaseRule):
             sentence += f"; equal where it lies within {self.margin:g} of 0"
         return sentence + "."
 
+    @property
+    def _over(self) -> str:
+        return f" over repeats and {1 + len(self.draws)} draws" if self.draws else ""
+
+    def pairs(self, values: Values) -> list[Pair]:
+        """Both arms compared, in every draw."""
+        return [
+            Pair.of(values, (self.arm, metric), (self.reference, metric))
+            for metric in (self.metric, *self.draws)
+        ]
+
     def judge(
         self, values: Values, printed: Printed, over_images: Interval | None = None
     ) -> Judgement:
         """Judge by the interval over repeats, or by the one over repeats and images if given."""
-        pair = Pair.of(values, (self.arm, self.metric), (self.reference, self.metric))
+        pairs = self.pairs(values)
+        pair = min(pairs, key=lambda of: of.n)
         if pair.n < MINIMUM_REPEATS:
             return _too_few(pair.differences)
-        pair = replace(pair, wide=over_images)
+        pair = replace(pair, wide=over_images, crossed_with="images")
+        if self.draws:
+            pair = Pair.over_draws(pairs)
         ours, p = pair.interval, pair.p
-        interval = "the interval over repeats and images" if pair.wide else "the interval"
+        interval = "the interval"
+        if pair.wide:
+            interval = f"{interval} over repeats and {pair.crossed_with}"
         around = printed.value or 0.0
         within = self.margin is not None and (
             around - self.margin <= ours.low and ours.high <= around + self.margin

@@ -86,7 +86,7 @@ def judge(
 
 def over_images(rule: Rule, result: Result) -> Interval | None:
     """Interval of a difference over repeats *and* images, where those of every repeat are kept."""
-    if not isinstance(rule, DifferenceRule) or rule.metric != images.METRIC:
+    if not isinstance(rule, DifferenceRule) or rule.metric != images.METRIC or rule.draws:
         return None
     found = images.differences(result, rule.arm, rule.reference)
     return None if found is None or len(found) < MINIMUM_REPEATS else two_way_interval(found)
@@ -100,7 +100,7 @@ def two_way(claim: Claim, result: Result, wide: Interval | None = None) -> Inter
     are the sample then, and the interval of the verdict is over both: `wide`, if it is known.
     """
     rule = claim.rule
-    if not isinstance(rule, DifferenceRule) or wide or over_images(rule, result):
+    if not isinstance(rule, DifferenceRule) or rule.draws or wide or over_images(rule, result):
         return None
     of_arms = []
     for name in (rule.arm, rule.reference):
