@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_name_says_what_a_teacher_is(name):
-    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$", "", name)
+    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$|-again\d+$", "", name)
     if teacher.unrelated:
         assert name == f"T{teacher.tasks}-n{teacher.samples}-none"
     else:
@@ -216,6 +216,22 @@ def test_a_draw_changes_the_settings_and_nothing_else():
         assert all(kind == kinds[0] for kind in kinds)
     parts = [TEACHERS[name].parts(3)["train"] for name in names]
     assert all(torch.equal(part[7].targets, parts[0][7].targets) for part in parts)
+
+
+def test_a_replication_has_other_settings_and_other_problems_to_tune_and_to_test():
+    names = ["T8-n20-c+0", *(f"T8-n20-c+0-again{k}" for k in range(1, problems.AGAIN + 1))]
+    arms = [which_method.arms_of(name, 8) for name in names]
+    for of in which_method.GROUPS["again"]:
+        assert len({str(each[of].configurations) for each in arms}) == len(names), of
+    older = [which_method.arms_of(f"T8-n20-c+0-draw{k}", 8) for k in range(1, problems.DRAWS)]
+    assert not {str(a["mrn"].configurations) for a in arms} & {
+        str(a["mrn"].configurations) for a in older
+    }
+    for repeat in (0, 19, 1000, 1001):  # the splits of tuning are repeats, too
+        inputs = [TEACHERS[name].parts(repeat)["train"][0].inputs for name in names]
+        assert len({x.sum().item() for x in inputs}) == len(names)
+    correlations = [TEACHERS[name].correlation() for name in names]
+    assert all(torch.equal(c, correlations[0]) for c in correlations)
 
 
 def test_some_settings_only_are_the_first_of_all():

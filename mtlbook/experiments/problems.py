@@ -21,6 +21,23 @@ from mtlbook.tasks import Task, TaskSet
 WITHIN = 0.95  # correlation of two tasks of one group
 
 
+@dataclass(frozen=True)
+class Search:
+    """From which settings the arms of a problem choose.
+
+    Attributes
+    ----------
+    draw : int
+        Seed of the settings that are drawn.
+    ranges : "first" | "strong" | "norms"
+        The ranges that all problems have; those of School's second trial, in whose first the priors
+        chose the largest weight; of the norms' second trial, in whose first these did.
+    """
+
+    draw: int = 0
+    ranges: str = "first"
+
+
 def _halves(tasks: int) -> list[int]:
     """Two groups of equal size."""
     return [2 * t // tasks for t in range(tasks)]
@@ -49,8 +66,10 @@ class Teacher:
     features, width, outputs : int
     noise : float
         Standard deviation of what is added to the targets that are trained and validated on.
-    draw : int
-        Seed of the settings that arms draw; it changes nothing of the problem.
+    series : int
+        Repeats of another series are other problems, those that numbers are chosen on among them.
+    search : Search
+        It changes nothing of the problem.
     """
 
     tasks: int = 8
@@ -61,7 +80,8 @@ class Teacher:
     width: int = 20
     outputs: int = 2
     noise: float = 0.5
-    draw: int = 0
+    series: int = 0
+    search: Search = Search()
 
     @property
     def groups(self) -> list[int]:
@@ -78,7 +98,7 @@ class Teacher:
 
     def parts(self, repeat: int, validation: int = 50, test: int = 500) -> dict[str, TaskSet]:
         """Samples of one repeat, which is a problem of its own; test targets are without noise."""
-        generator = torch.Generator().manual_seed(repeat)
+        generator = torch.Generator().manual_seed(repeat + SERIES * self.series)
         normal = partial(torch.randn, generator=generator)
         v, b = normal(self.features, self.width) / math.sqrt(self.features), normal(self.width) / 2
 
@@ -108,6 +128,8 @@ def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
 
 ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 DRAWS = 6  # of the ten settings of every arm, on four problems; on all others there is one
+AGAIN = 10  # replications of four teachers: other settings, other problems, to tune and to test
+SERIES = 1_000_000  # more than any number of a repeat or of a tuning split
 
 
 def _teachers() -> dict[str, Teacher]:
@@ -118,15 +140,28 @@ def _teachers() -> dict[str, Teacher]:
         for tasks, n, some in axes
         for c in some
     }
-    second = {f"T{t}-n20-c{c:+g}-norms": Teacher(t, c) for t in (8, 32) for c in ends}
-    drawn = {
-        f"T8-n20-c{c:+g}-draw{k}": Teacher(8, c, draw=k) for c in ends for k in range(1, DRAWS)
+    found["T8-n20-none"] = Teacher(8, unrelated=True)
+    norms = Search(ranges="norms")
+    of_norms = [f"T{tasks}-n20-c{c:+g}" for tasks in (8, 32) for c in ends]
+    drawn = [f"T8-n20-c{c:+g}" for c in ends]
+    return {
+        **found,
+        **{f"{of}-norms": replace(found[of], search=norms) for of in of_norms},
+        **{
+            f"{of}-draw{k}": replace(found[of], search=Search(k))
+            for of in drawn
+            for k in range(1, DRAWS)
+        },
+        **{
+            f"{of}-again{k}": replace(found[of], series=k, search=Search(DRAWS + k))
+            for of in (*drawn, "T8-n20-none")
+            for k in range(1, AGAIN + 1)
+        },
     }
-    return found | {"T8-n20-none": Teacher(8, unrelated=True)} | second | drawn
 
 
 #: Relatedness by tasks and labels; the names say T, samples and c, whether it is the second trial
-#: of the norms, and which draw of settings it is, if not the first.
+#: of the norms, which draw of settings it is, if not the first, and which replication.
 TEACHERS: dict[str, Teacher] = _teachers()
 
 
@@ -147,8 +182,7 @@ class Real:
         From the number of tasks to the group of each, where it is known who belongs together.
     common : bool
         Whether all targets are of one kind and unit.
-    draw : int
-        As of a :class:`Teacher`.
+    search : Search
     """
 
     data: str
@@ -156,7 +190,7 @@ class Real:
     change: Callable[[TaskSet], TaskSet] | None = None
     groups: Callable[[int], list[int]] | None = None
     common: bool = False
-    draw: int = 0
+    search: Search = Search()
 
     def made(self, tasks: TaskSet) -> TaskSet:
         """The tasks of this problem, from those of the data set."""
@@ -189,11 +223,15 @@ def _last_apart(tasks: int) -> list[int]:
 _OFFICE, _PACS = "office_caltech10_efflite0", "pacs_efflite0"
 REAL: dict[str, Real] = {
     **{f"office-{n}": Real(_OFFICE, n) for n in (1, 10)},
-    **{f"office-1-draw{k}": Real(_OFFICE, 1, draw=k) for k in range(1, DRAWS)},
+    **{f"office-1-draw{k}": Real(_OFFICE, 1, search=Search(k)) for k in range(1, DRAWS)},
     "codings-3": Real(_OFFICE, 3, with_codings, _halves),
     "harmful-3": Real(_OFFICE, 3, with_harmful_task, _last_apart),
     **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},
-    **{f"school-20{trial}": Real("school", 20, common=True) for trial in ("", "-strong", "-norms")},
+    "school-20": Real("school", 20, common=True),
+    **{
+        f"school-20-{of}": Real("school", 20, common=True, search=Search(ranges=of))
+        for of in ("strong", "norms")
+    },
     "sarcos-20": Real("sarcos", 20),
 }
 TEST = 1000  # samples of a task that are tested, at most

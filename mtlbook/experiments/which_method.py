@@ -153,14 +153,18 @@ GROUPS: dict[str, Sequence[str]] = {
         "hard-sharing",
         "cross-stitch",
     ),
+    "again": (
+        *("stl", "pooled", "fixed", "hard-sharing", "mrn-t", "drn", "mrn", "uncoupled", "laf"),
+        "cross-stitch-same",
+    ),
     "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
 #: What cannot take part at all, and why.
 LEFT_OUT = {"mtal": "it pairs kernels of convolutions"}
 #: Of School's second trial, in whose first the priors, all linear, chose the largest weight drawn.
 STRONG: dict[str, tuple[float, float]] = {"lr": (0.001, 0.02), "weight": (0.1, 100.0)}
-#: Of the norms' second trial (problems "...-norms"), in whose first LAF and the tasks' own norms
-#: chose the largest weight drawn, on a trunk in common. All arms draw twice as many settings.
+#: Of the norms' second trial, in whose first LAF and the tasks' own norms chose the largest weight
+#: drawn, on a trunk in common. All arms draw twice as many settings.
 STRONG_NORMS: dict[str, tuple[float, float]] = {"lr": (0.001, 0.05), "gamma": (0.3, 30.0)}
 _A_PASS_A_TASK = (*GROUPS["saliency"], *GROUPS["balancing"], "upgrad", "mean", "trunk-step")
 FLOOR = -100.0  # of a task's score: where a model has gone astray, how far does not matter
@@ -194,6 +198,7 @@ def arms_of(problem: str, tasks: int, trials: int | None = None) -> dict[str, Ar
     On real features an arm that can do without a hidden layer also chooses whether to have one.
     """
     planted, arms = problem in TEACHERS, {}
+    search = (TEACHERS if planted else REAL)[problem].search
     for name in ARMS:
         if refusal(name, problem, tasks):
             continue
@@ -211,16 +216,15 @@ def arms_of(problem: str, tasks: int, trials: int | None = None) -> dict[str, Ar
         if not planted and name in (*SINGLE, *RELATED):
             ranges = ranges | NETWORK
         given = {}
-        if problem == "school-20-strong" and name in GROUPS["priors"]:
+        if search.ranges == "strong" and name in GROUPS["priors"]:
             ranges = {of: ranges[of] for of in ranges if of not in TRUNK | NETWORK} | STRONG
             given = {"network": "linear"}
-        second = problem.endswith("-norms")
-        if second and name in NORMS:
+        if search.ranges == "norms" and name in NORMS:
             ranges = STRONG_NORMS
             given = {"trunk": "shared"} | ({} if planted else {"network": "linear"})
         start = "stl-start" if name == "dmtl-tf" else None
-        seed = (TEACHERS if planted else REAL)[problem].draw
-        drawn = configurations(2 * TRIALS if second else TRIALS, seed, **ranges)[:trials]
+        most = 2 * TRIALS if search.ranges == "norms" else TRIALS
+        drawn = configurations(most, search.draw, **ranges)[:trials]
         arms[name] = Arm(build, configurations=drawn, start=start, protocol=given)
     linear = {} if planted else {"network": "linear"}
     return arms | {"stl-start": Arm(table.stl, number="decay", value=0.01, protocol=linear)}
