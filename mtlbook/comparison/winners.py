@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.statistics import Interval, mean_interval
+from mtlbook.ledger.statistics import Interval, mean_interval, two_way_interval
 
 Scores = Mapping[str, np.ndarray]  # of each arm its score in every repeat, paired
 
@@ -38,6 +38,28 @@ def gains(scores: Scores, reference: str = "stl") -> dict[str, Interval]:
     """Of every other arm the mean of its paired gains over the reference, with its interval."""
     base = scores[reference]
     return {arm: mean_interval(own - base) for arm, own in scores.items() if arm != reference}
+
+
+def over_draws(
+    draws: Sequence[Scores], arm: str, reference: str = "stl"
+) -> tuple[Interval, np.ndarray]:
+    """An arm's mean gain over repeats and draws of settings, or whole replications of a problem.
+
+    Parameters
+    ----------
+    draws : sequence of Scores
+        Of each draw, with the same number of repeats.
+    arm, reference : str
+
+    Returns
+    -------
+    Interval
+        Both repeats and draws are taken for random.
+    array, shape ``(draws,)``
+        The mean gain in each.
+    """
+    of = np.stack([scores[arm] - scores[reference] for scores in draws], 1)
+    return two_way_interval(of), of.mean(0)
 
 
 @dataclass(frozen=True)

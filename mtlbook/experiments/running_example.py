@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -24,7 +23,7 @@ from mtlbook.experiments.problems import ACROSS, DRAWS, TEACHERS
 from mtlbook.experiments.which_method import FLOOR, study_of
 from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
-from mtlbook.ledger.statistics import Interval, mean_interval, two_way_interval
+from mtlbook.ledger.statistics import Interval, mean_interval
 from mtlbook.study import Outcome, Parts, choices
 from mtlbook.tasks import TaskSet, split_per_class
 
@@ -146,7 +145,7 @@ def over_draws(arm: str, reference: str, c: float) -> Interval:
     files = [_result(), *[committed("when-draws")] * (DRAWS - 1)]
     names = [problem(c), *(f"{problem(c)}-draw{k}" for k in range(1, DRAWS))]
     of = [winners.scores_of(file, name) for file, name in zip(files, names, strict=True)]
-    return two_way_interval(np.stack([scores[arm] - scores[reference] for scores in of], 1))
+    return winners.over_draws(of, arm, reference)[0]
 
 
 def trained(arm: str, c: float, repeat: int = 0) -> tuple[Outcome, Mapping[str, float]]:
