@@ -21,7 +21,7 @@ from mtlbook.cli import plan as shown
 from mtlbook.experiments import costs, mrn, mrn_images, srdml
 from mtlbook.ledger import repository
 from mtlbook.study import Study
-from mtlbook.workflow import plan
+from mtlbook.workflow import plan, schedule
 from mtlbook.workflow.catalogue import Experiment
 
 pytest.importorskip("torchvision")
@@ -348,7 +348,7 @@ def test_the_dry_run_prints_it(root, plans, runs, capsys, monkeypatch):
     assert re.search(large, flat)
     of = json.loads((root / "data/results/tnrdmtl-glyphs.json").read_text(encoding="utf-8"))
     runs = [run for made in of["provenance"]["runs"] for run in made["of"].values()]
-    minutes = sum(run["wall_seconds"] for run in runs) / 60
+    minutes = sum(schedule.alone(run) for run in runs) / 60
     large = max(run["peak_memory_mb"] for run in runs) * 2**20 / 1e9
     assert f"{len(runs)} runs; {minutes:.1f} min, {large:.1f} GB (measured, committed runs)" in flat
     assert "differs from laptop: alphabets 20 of them (laptop: 8 of them)" in flat

@@ -7,7 +7,6 @@ into hours by the throughput of a committed experiment of the same notebook, or 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from mtlbook.ledger import repository
 from mtlbook.workflow.catalogue import Experiment, Profile, Run, expand, load_experiments
+from mtlbook.workflow.schedule import alone, committed_runs
 
 MEASURED = "measured, committed runs"
 
@@ -118,14 +118,14 @@ def _said(value: Any) -> str:
 
 def _measured(root: Path, runs: Sequence[Run]) -> tuple[float, float | None, str] | None:
     """From the committed result, where it holds just these runs."""
-    about = _committed(root, runs[0].experiment)
+    about = committed_runs(root, runs[0].experiment)
     if set(about) != {run.id for run in runs}:
         return None
     for run in runs:
         recorded = about[run.id].get("parameters", {})
         if any(run.parameters[k] != recorded[k] for k in run.parameters.keys() & recorded.keys()):
             return None
-    seconds = [of.get("wall_seconds") for of in about.values()]
+    seconds = [alone(of) for of in about.values()]
     peaks = [of["peak_memory_mb"] for of in about.values() if of.get("peak_memory_mb")]
     if None in seconds:
         return None
@@ -156,16 +156,6 @@ def _estimated(
 
 def measured_runs(root: Path, experiment: str) -> list[tuple[Run, float]]:
     """The runs of the laptop profile that the committed result holds, with their seconds."""
-    about = _committed(root, experiment)
+    about = committed_runs(root, experiment)
     runs = expand(root / repository.EXPERIMENTS, "laptop", [experiment])
-    return [(run, about[run.id]["wall_seconds"]) for run in runs if run.id in about]
-
-
-def _committed(root: Path, experiment: str) -> dict[str, Mapping[str, Any]]:
-    """What the committed result says of each of its runs."""
-    path = root / "data" / "results" / f"{experiment}.json"
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["provenance"]["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {run: about for entry in entries for run, about in entry.get("of", {}).items()}
+    return [(run, alone(about[run.id])) for run in runs if run.id in about]

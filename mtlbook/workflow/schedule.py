@@ -72,20 +72,33 @@ def cpu_seconds(run: Run) -> float | None:
     return _provenance(run.result).get("cpu_seconds")
 
 
+def alone(about: Mapping[str, Any]) -> float | None:
+    """Seconds that a run needs of a core of its own, by its provenance; None where it says nothing.
+
+    Of wall clock, or of CPU where those are fewer: what else the machine did meanwhile does not
+    count, and neither do idle threads of a library.
+    """
+    known = [about[name] for name in ("wall_seconds", "cpu_seconds") if about.get(name)]
+    return min(known, default=None)
+
+
+def committed_runs(root: Path, experiment: str) -> dict[str, Mapping[str, Any]]:
+    """What the committed result says of each of its runs."""
+    entries = _provenance(root / "data" / "results" / f"{experiment}.json").get("runs", [])
+    return {run: about for entry in entries for run, about in entry.get("of", {}).items()}
+
+
 def _earlier(run: Run) -> float | None:
     """Of the result that is there, or was set aside."""
     for path in (run.result, run.waiting, run.result.with_name(run.result.name + ".stale")):
-        if seconds := _provenance(path).get("wall_seconds"):
+        if seconds := alone(_provenance(path)):
             return seconds
     return None
 
 
 def _committed(root: Path, experiment: str) -> dict[str, float]:
-    entries = _provenance(root / "data" / "results" / f"{experiment}.json").get("runs", [])
-    of: dict[str, Mapping[str, Any]] = {}
-    for entry in entries:
-        of.update(entry.get("of", {}))
-    return {run: about["wall_seconds"] for run, about in of.items() if about.get("wall_seconds")}
+    of = {run: alone(about) for run, about in committed_runs(root, experiment).items()}
+    return {run: seconds for run, seconds in of.items() if seconds}
 
 
 def _provenance(path: Path) -> dict[str, Any]:
