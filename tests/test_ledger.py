@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 import mtlbook
 from mtlbook.ledger import audit as audits
 from mtlbook.ledger import claims, matrices, placebo, provenance, report, rules
+from mtlbook.ledger.chain import series
 from mtlbook.ledger.currency import same_data, stale
 from mtlbook.ledger.merging import compare_runs, merge, record
 from mtlbook.ledger.results import Result, ResultError
@@ -648,6 +649,8 @@ def test_a_difference_over_draws_of_the_settings(means, margin, verdict, why):
     expected = two_way_interval(matrix)
     assert (judged.ours, judged.low, judged.high) == pytest.approx(expected[:3])
     assert f"over repeats and {len(means)} draws" in rule_of(**rule).text(rules.Printed())
+    of_repeats, of_draws = series(rule_of(**rule), result.values, rules.Printed()).values()
+    assert of_draws == pytest.approx(means) and of_repeats == pytest.approx(matrix.mean(1).tolist())
     if verdict == "undecided":
         assert "repeats with draws of their own" in judged.why
         assert judge(result, **DIFFERENCE).verdict == "direction"  # what one draw would have said

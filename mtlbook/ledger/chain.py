@@ -188,9 +188,13 @@ def _(rule: ValueRule, values: Values, printed: Printed) -> dict[str, list[float
 
 @series.register
 def _(rule: DifferenceRule, values: Values, printed: Printed) -> dict[str, list[float]]:
-    named = f"{rule.arm} minus {rule.reference}"
-    first, *others = (list(pair.differences) for pair in rule.pairs(values))
-    return {named: first} | {f"{named}, {m}": of for m, of in zip(rule.draws, others, strict=True)}
+    named, pairs = f"{rule.arm} minus {rule.reference}", rule.pairs(values)
+    if not rule.draws:
+        return {named: list(pairs[0].differences)}
+    return {
+        f"{named}, each repeat over all draws": list(Pair.over_draws(pairs).differences),
+        f"{named}, each draw over all repeats": [float(np.mean(p.differences)) for p in pairs],
+    }
 
 
 @series.register
