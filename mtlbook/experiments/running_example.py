@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d
 from mtlbook import datasets
 from mtlbook.comparison import running, winners
 from mtlbook.experiments.mrn_splits import with_codings
-from mtlbook.experiments.problems import ACROSS, DRAWS, TEACHERS
+from mtlbook.experiments.problems import ACROSS, AGAIN, TEACHERS
 from mtlbook.experiments.which_method import FLOOR, study_of
 from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
@@ -140,12 +140,22 @@ def gains(
     return {arm: [mean_interval(of[arm] - of[reference]) for of in scores.values()] for arm in arms}
 
 
-def over_draws(arm: str, reference: str, c: float) -> Interval:
-    """The gain over repeats and six draws of the settings that arms choose from; c = -1, 0, 1."""
-    files = [_result(), *[committed("when-draws")] * (DRAWS - 1)]
-    names = [problem(c), *(f"{problem(c)}-draw{k}" for k in range(1, DRAWS))]
-    of = [winners.scores_of(file, name) for file, name in zip(files, names, strict=True)]
-    return winners.over_draws(of, arm, reference)[0]
+@cache
+def replications(name: str) -> list[winners.Scores]:
+    """The scores of ten replications: other settings, other problems to tune and to test.
+
+    Parameters
+    ----------
+    name : str
+        Of the study: eight tasks with 20 samples at c = -1, 0 or 1, or with unrelated heads.
+    """
+    again, names = committed("when-again"), [f"{name}-again{k}" for k in range(1, AGAIN + 1)]
+    return [winners.scores_of(again, each) for each in names]
+
+
+def replicated(arm: str, reference: str, c: float) -> Interval:
+    """The gain over repeats and replications, both taken for random; c = -1, 0, 1."""
+    return winners.over_draws(replications(problem(c)), arm, reference)[0]
 
 
 def trained(arm: str, c: float, repeat: int = 0) -> tuple[Outcome, Mapping[str, float]]:
