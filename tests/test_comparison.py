@@ -26,7 +26,7 @@ from mtlbook.comparison import CANDIDATES, Data, Protocol, check, compare, read,
 from mtlbook.comparison.arms import NEEDS, choose
 from mtlbook.comparison.judging import judge, resampled_interval, verdict_of
 from mtlbook.comparison.report import number, signed
-from mtlbook.comparison.running import guess, run
+from mtlbook.comparison.running import guess, run, scores, searches
 from mtlbook.comparison.splits import Shares, parts_of, standardise, units_of
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.statistics import Interval, mean_interval
@@ -741,6 +741,53 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
         compare(taskset(), output=tmp_path, **options)
 
 
+def test_numbers_may_be_chosen_anew_for_every_repeat(tmp_path):
+    """Other settings on other splits, what they chose for one repeat alone, and all resumed."""
+    options = {"arms": ["pooled", "dmtl-tf"], "repeats": 5, "trials": 2, "protocol": FAST}
+    options |= {"anew": True, "device": "cpu"}
+    done = compare(taskset(), output=tmp_path / "whole", **options)
+    settings = done.result.settings
+    keys = [f"{arm}/{repeat}" for arm in ("stl", "pooled", "dmtl-tf") for repeat in range(5)]
+    assert set(settings["chosen"]) == set(settings["configurations"]) == set(keys)
+    for arm in ("stl", "pooled", "dmtl-tf"):
+        assert len({str(settings["configurations"][f"{arm}/{repeat}"]) for repeat in range(5)}) == 5
+    tuned = {(r["metric"], r["repeat"]) for r in done.result.records if "@" in r["arm"]}
+    assert {
+        (f"validation_percent/{k}", 1000 + 2 * k + j) for k in range(5) for j in (0, 1)
+    } == tuned
+    # each repeat is trained at what its own search has chosen
+    choice, protocol = choose(taskset(), "mlp", 2, ["pooled"]), Protocol(network="mlp", **FAST)
+    for search in searches(choice, protocol, repeats=5, trials=2, anew=True):
+        (repeat,) = search.repeats
+        parts = search.study.split(taskset(), repeat, protocol)
+        place = settings["chosen"][search.key("pooled")]
+        outcome = search.study.train("pooled", parts, repeat, place, device="cpu")
+        score = np.mean(scores(outcome.method, parts["test"])[0])
+        assert done.result.values("pooled", "score")[repeat] == pytest.approx(score, abs=1e-3)
+    # the advised settings are those that validation liked best of all
+    liked = {k: v for k, v in settings["validation"].items() if k.startswith("pooled@")}
+    name, _, repeat = max(liked, key=liked.get).partition("/")
+    best = settings["configurations"][f"pooled/{repeat}"][int(name.partition("@")[2])]
+    row = next(row for row in done.judgement.rows if row.arm == "pooled")
+    assert max(liked.values()) == liked[f"{name}/{repeat}"] and row.settings == best
+    assert "numbers were chosen anew" in done.html and "anew for each repeat" in done.html
+    assert "anew=True" in done.html
+    once = compare(taskset(), **options | {"anew": False})
+    assert "do not hold the luck of that search" in once.html and "anew=False" in once.html
+
+    def stop(text):
+        if "repeat 3" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(taskset(), output=tmp_path / "cut", tell=stop, **options)
+    resumed = compare(taskset(), output=tmp_path / "cut", **options).result
+    kept = [[r for r in x.records if r["metric"] != "seconds"] for x in (done.result, resumed)]
+    assert kept[0] == kept[1] and resumed.settings == settings
+    with pytest.raises(ValueError, match="another one"):
+        compare(taskset(), output=tmp_path / "cut", **options | {"anew": False})
+
+
 def test_no_number_is_chosen_on_a_sample_that_is_tested():
     """Wrong targets in the test parts change no choice and no weight."""
     tasks = taskset(n=30)
@@ -967,6 +1014,13 @@ def test_the_command_line_and_the_code_of_the_report(tmp_path, monkeypatch, caps
     second = json.loads((tmp_path / "other" / "result.json").read_text())["records"]
     kept = [[r for r in records if r["metric"] != "seconds"] for records in (first, second)]
     assert kept[0] == kept[1]
+    assert (
+        main([*command.split(), "--protocol", "steps=4", "hidden=6", "--anew", "--output", "anew"])
+        == 0
+    )
+    html = (tmp_path / "anew" / "report.html").read_text(encoding="utf-8")
+    assert "--anew --output anew" in html and "numbers were chosen anew" in html
+    capsys.readouterr()
     assert main(["compare", "nothing.csv"]) == 2
     assert "got no file" in capsys.readouterr().err
 

@@ -26,6 +26,7 @@ def compare(options: argparse.Namespace) -> int:
         network=options.network,
         repeats=options.repeats,
         trials=options.trials,
+        anew=options.anew,
         output=output,
         margin=options.margin,
         device=options.device,

@@ -269,6 +269,11 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
         "--trials", type=_positive, default=8, metavar="N", help="settings of each arm (default 8)"
     )
     command.add_argument(
+        "--anew",
+        action="store_true",
+        help="choose numbers for every repeat by itself: intervals then hold the search's luck",
+    )
+    command.add_argument(
         "--margin", type=float, default=1.0, metavar="POINTS", help="equal within (default 1)"
     )
     command.add_argument(

@@ -66,6 +66,7 @@ def compare(
     network: str = "auto",
     repeats: int = 10,
     trials: int = 8,
+    anew: bool = False,
     output: str | os.PathLike | None = None,
     margin: float = MARGIN,
     device: str = "auto",
@@ -87,6 +88,10 @@ def compare(
         Random splits, at least 5.
     trials : int
         Settings that every arm may choose from.
+    anew : bool
+        Whether numbers are chosen for every repeat by itself, among other settings and after
+        training on other samples; the validation part stays. Intervals then hold the luck of the
+        search, too, and it costs as many searches as repeats.
     output : path, optional
         A folder for ``report.html`` and ``result.json``; with it an interrupted comparison goes on
         where it stopped.
@@ -128,12 +133,13 @@ def compare(
         repeats=repeats,
         trials=trials,
         path=path,
+        anew=anew,
         device=device,
         tell=tell,
     )
     judgement = judge(result, margin=margin)
     asked = {"arms": arms, "network": network, "repeats": repeats, "trials": trials}
-    asked |= {"output": output, "margin": margin, **reading}
+    asked |= {"anew": anew, "output": output, "margin": margin, **reading}
     html = as_html(
         result,
         judgement,
@@ -281,7 +287,10 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
     """Options of the command line that differ from nothing."""
     words: list[str] = []
     for name, value in options.items():
-        if value is None or value == () or value == []:
+        if value is None or value is False or value == () or value == []:
+            continue
+        if value is True:
+            words.append(f"--{name}")
             continue
         values = [value] if isinstance(value, str | int | float | os.PathLike) else list(value)
         words += [f"--{name}", *map(str, values)]

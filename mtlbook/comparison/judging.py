@@ -90,7 +90,8 @@ def judge(result: Result, *, margin: float = MARGIN) -> Judgement:
         why = f"; it diverged in {lost} others: are there extreme inputs?" if lost else ""
         raise ValueError(f"repeats: expected at least {FEWEST} of 'stl', got {len(base)}{why}")
     ratio = result.data["test"] / result.data["train"]
-    names = [arm for arm in CANDIDATES if arm in result.settings["chosen"]]
+    tried = {record["arm"] for record in result.records if record["metric"] in ("score", "failed")}
+    names = [arm for arm in CANDIDATES if arm in tried]
     whole = [arm for arm in names if base.keys() <= result.values(arm, "score").keys()]
     failed = {arm: len(result.values(arm, "failed")) for arm in names}
     failed = {arm: n for arm, n in failed.items() if n and (arm not in whole or arm == "stl")}
@@ -126,7 +127,6 @@ def _row(result: Result, arm: str, gain: Interval | None, margin: float, p: floa
         if verdict == "undecided" and abs(gain.mean) > 1e-9:
             # the half width falls with the root of the number of samples, the splits' shares kept
             needed = ((gain.high - gain.mean) / abs(gain.mean)) ** 2
-    place = result.settings["chosen"][arm]
     return Row(
         arm=arm,
         title=CANDIDATES[arm].title,
@@ -138,10 +138,27 @@ def _row(result: Result, arm: str, gain: Interval | None, margin: float, p: floa
         worst=worst,
         loss=float(np.mean(list(losses.values()))),
         seconds=float(np.median(list(seconds.values()))) if seconds else float("nan"),
-        settings=result.settings["configurations"][arm][int(place)],
+        settings=chosen(result, arm),
         needed=needed,
         per_task=per_task.mean(0).round(3).tolist(),
     )
+
+
+def chosen(result: Result, arm: str) -> dict:
+    """The settings that validation chose; of several searches those that it liked best."""
+    places = result.settings["chosen"]
+    searches = [key for key in places if key.partition("/")[0] == arm]
+    if len(searches) == 1:
+        best = searches[0]
+    else:
+        liked = result.settings["validation"]
+
+        def mean(key: str) -> float:
+            suffix = key.removeprefix(arm)
+            return liked[f"{arm}@{places[key]:g}{suffix}"]
+
+        best = max(searches, key=mean)
+    return result.settings["configurations"][best][int(places[best])]
 
 
 def verdict_of(gain: Interval, margin: float) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from mtlbook.comparison.arms import CANDIDATES
-from mtlbook.comparison.judging import Judgement, Row
+from mtlbook.comparison.judging import Judgement, Row, chosen
 from mtlbook.ledger import numbers
 from mtlbook.ledger.results import Result
 from mtlbook.ledger.statistics import Interval
@@ -107,7 +108,7 @@ def as_html(
         "<h2>What helps, and by how much</h2>",
         _picture(judgement.rows),
         _table(judgement),
-        _legend(judgement, repeats),
+        _legend(judgement, repeats, result.parameters),
         *_left_out(settings["left_out"]),
         *_relation(result, judgement),
         *_tasks(result, judgement),
@@ -128,12 +129,23 @@ def as_html(
     )
 
 
-def _legend(judgement: Judgement, repeats: int) -> str:
+def _legend(judgement: Judgement, repeats: int, parameters: Mapping[str, Any]) -> str:
     wider = number(math.sqrt(1 + repeats * judgement.ratio), 1)
+    search = (
+        f"Numbers were chosen once, among one draw of {parameters['trials']} settings for each "
+        "arm: the intervals do not hold the luck of that search, which may turn a sign. (With "
+        "<code>--anew</code> they do: numbers are then chosen for every split by itself.)"
+    )
+    if parameters.get("anew"):
+        search = (
+            "For every split numbers were chosen anew, among other settings and after training on "
+            "other samples (those that judge them stay): the intervals hold the luck of the search."
+        )
     return (
         "<p><small>Gain: over single-task learning, in points, paired over the splits. The "
         "interval is for other samples of these tasks (Nadeau and Bengio 2003): splits of one data "
-        f"set share samples, so it is {wider} times as wide as one for these samples alone. An arm "
+        f"set share samples, so it is {wider} times as wide as one for these samples alone. "
+        f"{search} An arm "
         "helps or hurts if its interval leaves out 0; it is equal if the interval stays within "
         f"±{judgement.margin:g}; else undecided. p has Holm's correction for all arms. Advised is "
         "the simplest arm whose mean is within the same margin of the best mean. It was chosen on "
@@ -282,9 +294,9 @@ def _list(title: str, items: Sequence[str]) -> list[str]:
 
 def _protocol(result: Result) -> str:
     p, trials = result.parameters["protocol"], result.parameters["trials"]
-    places = result.settings["chosen"]
-    settings = {arm: of[int(places[arm])] for arm, of in result.settings["configurations"].items()}
-    chosen = "".join(
+    names = dict.fromkeys(key.partition("/")[0] for key in result.settings["chosen"])
+    settings = {arm: chosen(result, arm) for arm in names}
+    table = "".join(
         f"<tr><td><code>{escape(arm)}</code></td><td class='text'>"
         f"{escape(', '.join(f'{name} {value}' for name, value in of.items()))}</td></tr>"
         for arm, of in settings.items()
@@ -295,7 +307,8 @@ def _protocol(result: Result) -> str:
         f"<p>Network: {escape(p['network'])}, {p['steps']} steps of SGD with momentum "
         f"{p['momentum']}, batches of {p['batch_size']} per task. Every arm chose among {trials} "
         f"settings, drawn at random, on the validation part after training on two splits that no "
-        f"repeat tests.</p><details><summary>What was chosen</summary><div class='wide'><table>"
-        f"{chosen}</table></div></details>"
+        f"repeat tests{', anew for each repeat' * bool(result.parameters.get('anew'))}.</p>"
+        "<details><summary>What was chosen</summary><div class='wide'><table>"
+        f"{table}</table></div></details>"
         f"<p><small>mtlbook {escape(str(made.get('mtlbook', '')))}; {escape(versions)}</small></p>"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,43 @@ def study_of(choice: Choice, protocol: Protocol) -> Study:
     )
 
 
+@dataclass(frozen=True)
+class Search:
+    """One search for numbers, and the repeats that take what it chose.
+
+    Attributes
+    ----------
+    study : Study
+        Its suffix ends the names of what is chosen, and of the scores that chose it.
+    repeats : sequence of int
+    """
+
+    study: Study
+    repeats: Sequence[int]
+
+    def key(self, arm: str) -> str:
+        return arm + self.study.suffix
+
+
+def searches(
+    choice: Choice, protocol: Protocol, *, repeats: int, trials: int, anew: bool
+) -> list[Search]:
+    """One for all repeats; or one for each, among other settings, trained on other samples."""
+    if not anew:
+        return [Search(study_of(choice, protocol), range(repeats))]
+    return [
+        Search(
+            replace(
+                study_of(choice.redrawn(trials, seed=repeat), protocol),
+                tuning_splits=[split + len(TUNING_SPLITS) * repeat for split in TUNING_SPLITS],
+                suffix=f"/{repeat}",
+            ),
+            [repeat],
+        )
+        for repeat in range(repeats)
+    ]
+
+
 def run(
     tasks: TaskSet,
     choice: Choice,
@@ -108,27 +145,27 @@ def run(
     repeats: int,
     trials: int,
     path: Path | None,
+    anew: bool = False,
     device: str = "auto",
     tell: Callable[[str], None] = lambda text: None,
 ) -> Result:
     """Choose every arm's numbers on validation data, then train and test it in every repeat.
 
-    What is finished is in the file at ``path`` after each arm's tuning and each training, and is
-    not done again.
+    With ``anew`` numbers are chosen for each repeat by itself (:func:`searches`). What is finished
+    is in the file at ``path`` after each arm's tuning and each training, and is not done again.
 
     Raises
     ------
     ValueError
         If the file holds a comparison of other data or under other settings.
     """
-    study = study_of(choice, protocol)
     parameters = {
         "protocol": {f.name: getattr(protocol, f.name) for f in fields(protocol)},
         "trials": trials,
     }
     begun = Result.begin(
         "comparison",
-        parameters,
+        parameters | ({"anew": True} if anew else {}),
         tasks,
         splits=split(tasks, 0, protocol),
         device=str(pick_device(device)),
@@ -136,7 +173,9 @@ def run(
         | {"guess": guess(tasks)},
     )
     result = _resumed(begun, path)
-    todo = len(choice.arms) * (trials * len(TUNING_SPLITS) + repeats)
+    found = searches(choice, protocol, repeats=repeats, trials=trials, anew=anew)
+    of_search = trials * len(TUNING_SPLITS)
+    todo = len(choice.arms) * (of_search * len(found) + repeats)
     done, started = 0, time.perf_counter()
 
     def step(text: str, work: int, action: Callable[[], object] | None) -> None:
@@ -149,17 +188,26 @@ def run(
         spent = time.perf_counter() - started
         tell(f"{100 * done / todo:3.0f} %  {spent:6.0f} s  {text}")
 
-    for arm in choice.arms:
-        known = arm in result.settings.get("chosen", {})
-        tune = partial(study.tune, result, tasks, arms=[arm], device=device)
-        step(f"{arm}: numbers", trials * len(TUNING_SPLITS), None if known else tune)
-    values = {arm: result.settings["chosen"][arm] for arm in choice.arms}
-    for repeat in range(repeats):
+    for search in found:
+        which = f" of repeat {search.repeats[0] + 1}" if anew else ""
         for arm in choice.arms:
-            known = repeat in result.values(arm, "score") or repeat in result.values(arm, "failed")
-            compare = partial(_compare, study, result, tasks, arm, repeat, values, device)
-            step(f"{arm}: repeat {repeat + 1} of {repeats}", 1, None if known else compare)
+            known = search.key(arm) in result.settings.get("chosen", {})
+            tune = partial(_tune, search, result, tasks, arm, device)
+            step(f"{arm}: numbers{which}", of_search, None if known else tune)
+        values = {arm: result.settings["chosen"][search.key(arm)] for arm in choice.arms}
+        for repeat in search.repeats:
+            for arm in choice.arms:
+                known = any(repeat in result.values(arm, m) for m in ("score", "failed"))
+                study = replace(search.study, suffix="")  # one name for the score of all repeats
+                compare = partial(_compare, study, result, tasks, arm, repeat, values, device)
+                step(f"{arm}: repeat {repeat + 1} of {repeats}", 1, None if known else compare)
     return result
+
+
+def _tune(search: Search, result: Result, tasks: TaskSet, arm: str, device: str) -> None:
+    search.study.tune(result, tasks, arms=[arm], device=device)
+    drawn = result.settings["configurations"]
+    drawn[search.key(arm)] = drawn.pop(arm)
 
 
 def _compare(
