@@ -742,7 +742,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path):
 
 
 def test_numbers_may_be_chosen_anew_for_every_repeat(tmp_path):
-    """Other settings on other splits, what they chose for one repeat alone, and all resumed."""
+    """Other settings, on what the repeat trains on, for that repeat alone; and all is resumed."""
     options = {"arms": ["pooled", "dmtl-tf"], "repeats": 5, "trials": 2, "protocol": FAST}
     options |= {"anew": True, "device": "cpu"}
     done = compare(taskset(), output=tmp_path / "whole", **options)
@@ -752,25 +752,29 @@ def test_numbers_may_be_chosen_anew_for_every_repeat(tmp_path):
     for arm in ("stl", "pooled", "dmtl-tf"):
         assert len({str(settings["configurations"][f"{arm}/{repeat}"]) for repeat in range(5)}) == 5
     tuned = {(r["metric"], r["repeat"]) for r in done.result.records if "@" in r["arm"]}
-    assert {
-        (f"validation_percent/{k}", 1000 + 2 * k + j) for k in range(5) for j in (0, 1)
-    } == tuned
+    assert tuned == {(f"validation_percent/{k}", k) for k in range(5)}
     # each repeat is trained at what its own search has chosen
-    choice, protocol = choose(taskset(), "mlp", 2, ["pooled"]), Protocol(network="mlp", **FAST)
+    choice = choose(taskset(), "mlp", 2, ["pooled", "dmtl-tf"])
+    protocol = Protocol(network="mlp", **FAST)
     for search in searches(choice, protocol, repeats=5, trials=2, anew=True):
         (repeat,) = search.repeats
         parts = search.study.split(taskset(), repeat, protocol)
-        place = settings["chosen"][search.key("pooled")]
-        outcome = search.study.train("pooled", parts, repeat, place, device="cpu")
-        score = np.mean(scores(outcome.method, parts["test"])[0])
-        assert done.result.values("pooled", "score")[repeat] == pytest.approx(score, abs=1e-3)
+        for arm in choice.arms:
+            place = settings["chosen"][search.key(arm)]
+            outcome = search.study.train(arm, parts, repeat, place, device="cpu")
+            score = np.mean(scores(outcome.method, parts["test"])[0])
+            assert done.result.values(arm, "score")[repeat] == pytest.approx(score, abs=1e-3)
+            found = search.study.score(outcome.method, parts["validation"])[0]
+            name = f"{arm}@{place:g}/{repeat}"
+            assert settings["validation"][name] == pytest.approx(found, abs=1e-3)
     # the advised settings are those that validation liked best of all
     liked = {k: v for k, v in settings["validation"].items() if k.startswith("pooled@")}
     name, _, repeat = max(liked, key=liked.get).partition("/")
     best = settings["configurations"][f"pooled/{repeat}"][int(name.partition("@")[2])]
     row = next(row for row in done.judgement.rows if row.arm == "pooled")
     assert max(liked.values()) == liked[f"{name}/{repeat}"] and row.settings == best
-    assert "numbers were chosen anew" in done.html and "anew for each repeat" in done.html
+    assert "numbers were chosen anew" in done.html and "anew for each" in done.html
+    assert "liked best of all searches" in done.html and "times the samples" not in done.html
     assert "anew=True" in done.html
     once = compare(taskset(), **options | {"anew": False})
     assert "do not hold the luck of that search" in once.html and "anew=False" in once.html
@@ -786,6 +790,20 @@ def test_numbers_may_be_chosen_anew_for_every_repeat(tmp_path):
     assert kept[0] == kept[1] and resumed.settings == settings
     with pytest.raises(ValueError, match="another one"):
         compare(taskset(), output=tmp_path / "cut", **options | {"anew": False})
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_comparison_with_less_than_was_measured_judges_what_is_asked(tmp_path, anew):
+    options = {"trials": 2, "protocol": FAST, "device": "cpu", "anew": anew}
+    compare(taskset(), output=tmp_path, arms=["pooled", "laf"], repeats=6, **options)
+    less = compare(taskset(), output=tmp_path, arms=["pooled"], repeats=5, **options)
+    alone = compare(taskset(), arms=["pooled"], repeats=5, **options)
+    assert [row.arm for row in less.judgement.rows] == ["stl", "pooled"]
+    assert "laf" not in less.html and "repeats=5" in less.html
+    for a, b in zip(less.judgement.rows, alone.judgement.rows, strict=True):
+        assert (a.mean, a.gain, a.settings) == (b.mean, b.gain, b.settings) and a.mean.n == 5
+    kept = Result.load(tmp_path / "result.json")  # nothing measured is lost
+    assert len(kept.values("laf", "score")) == 6
 
 
 def test_no_number_is_chosen_on_a_sample_that_is_tested():

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from pydantic import TypeAdapter
+from scipy import stats
 
 import mtlbook
 from mtlbook.ledger import audit as audits
@@ -26,7 +27,6 @@ from mtlbook.ledger.statistics import (
     mean_interval,
     p_value,
     repeats_needed,
-    two_way_interval,
 )
 from mtlbook.numerics import NUMERICS
 from mtlbook.tasks import Task, TaskSet
@@ -621,13 +621,16 @@ def test_undecided_says_what_could_have_been_found():
         assert why.endswith(f"{needed} would find the {which} one")
 
 
-def drawn(means, half=0.5):
+def drawn(means, residual=0.0, repeats=8):
     """Arm a over b in several draws of the settings: metrics m, m-1, ... and these mean gains."""
-    base, of = np.array([10, 50, 90, 20, 40]), {}
-    for k, mean in enumerate(means):
+    rng, of = np.random.default_rng(0), {}
+    base, luck = rng.normal(50, 20, repeats), rng.normal(size=repeats)
+    noise = residual * rng.normal(size=(repeats, len(means)))
+    gains = np.array(means) + 0.2 * (luck - luck.mean())[:, None] + noise - noise.mean(0)
+    for k in range(len(means)):
         metric = f"m-{k}" if k else "m"
-        of |= {("a", metric): base + spread(mean, half), ("b", metric): base}
-    return result_of(of), {**DIFFERENCE, "draws": [f"m-{k}" for k in range(1, len(means))]}
+        of |= {("a", metric): base + gains[:, k], ("b", metric): base}
+    return result_of(of), {**DIFFERENCE, "draws": [f"m-{k}" for k in range(1, len(means))]}, gains
 
 
 @pytest.mark.parametrize(
@@ -642,32 +645,48 @@ def drawn(means, half=0.5):
     ],
 )
 def test_a_difference_over_draws_of_the_settings(means, margin, verdict, why):
-    result, rule = drawn(means)
+    result, rule, gains = drawn(means, residual=0.1)
     judged = judge(result, margin=margin, **rule)
     assert judged.verdict == verdict and why in judged.why and judged.n == 5
-    matrix = np.stack([spread(mean, 0.5) for mean in means], axis=1)
-    expected = two_way_interval(matrix)
-    assert (judged.ours, judged.low, judged.high) == pytest.approx(expected[:3])
-    assert f"over repeats and {len(means)} draws" in rule_of(**rule).text(rules.Printed())
-    of_repeats, of_draws = series(rule_of(**rule), result.values, rules.Printed()).values()
-    assert of_draws == pytest.approx(means) and of_repeats == pytest.approx(matrix.mean(1).tolist())
+    # the variance of the mean by hand, and a t of four degrees of freedom: five draws
+    r, u = gains.shape
+    of_repeats, of_draws = gains.mean(1), gains.mean(0)
+    rest = gains - of_repeats[:, None] - of_draws + gains.mean()
+    left = (rest**2).sum() / ((r - 1) * (u - 1)) / (r * u)
+    parts = of_repeats.var(ddof=1) / r, of_draws.var(ddof=1) / u
+    error = max(sum(parts) - left, *parts) ** 0.5
+    half = stats.t.ppf(0.975, 4) * error
+    found = (judged.ours, judged.low, judged.high)
+    assert found == pytest.approx((gains.mean(), gains.mean() - half, gains.mean() + half))
+    p = 2 * stats.t.sf(abs(gains.mean()) / error, 4)
+    assert judged.p == pytest.approx(p, rel=1e-6)
+    text = rule_of(**rule).text(rules.Printed())
+    assert "over repeats and 5 draws (m-1, m-2, m-3, m-4 beside it)" in text
+    (of_page,) = series(rule_of(**rule), result.values, rules.Printed()).values()
+    assert of_page == pytest.approx(list(means))
     if verdict == "undecided":
-        assert "repeats with draws of their own" in judged.why
+        sd = error * 5**0.5
+        assert f"5 draws find an effect of {detectable(sd, 5):.2g} four times of five" in judged.why
+        assert judged.why.endswith(
+            f"{repeats_needed(sd, gains.mean())} would find the observed one"
+        )
         assert judge(result, **DIFFERENCE).verdict == "direction"  # what one draw would have said
 
 
-def test_draws_are_five_different_ones_with_the_same_repeats():
-    result, rule = drawn((3, 2, 4, 3, 2))
+def test_draws_are_five_different_ones_compared_at_the_repeats_of_all():
+    result, rule, gains = drawn((3, 2, 4, 3, 2), residual=0.1)
     with pytest.raises(ValueError, match="expected 4 different ones beside metric at least, got"):
         rule_of(**rule | {"draws": ["m-1", "m-2", "m-3"]})
     with pytest.raises(ValueError, match="different ones"):
         rule_of(**rule | {"draws": ["m-1", "m-2", "m-3", "m"]})
     missing = rule_of(**rule | {"draws": [*rule["draws"], "m-9"]})
     assert missing.judge(result.values, rules.Printed()).verdict == "not attempted"
-    for arm in "ab":
-        result.add(arm=arm, metric="m", value=1.0, repeat=7)
-    with pytest.raises(ValueError, match="the same repeats of all"):
-        judge(result, **rule)
+    assert list(series(missing, result.values, rules.Printed()).values()) == [[]]
+    for arm in "ab":  # a repeat that one draw alone has does not count
+        result.add(arm=arm, metric="m", value=1.0, repeat=17)
+    assert judge(result, **rule).ours == pytest.approx(gains.mean())
+    result.records = [r for r in result.records if (r["metric"], r["repeat"]) != ("m-2", 0)]
+    assert judge(result, **rule).ours == pytest.approx(gains[1:].mean())
 
 
 def test_differences_by_rounding_are_no_differences():

@@ -287,6 +287,9 @@ def test_a_run_is_expected_to_take_what_an_earlier_one_took(project):
         content = {"wall_seconds": 7, "cpu_seconds": seconds}
         stale.write_text(json.dumps({"provenance": content}))
         assert expected()[0] == needed
+    waits = {"wall_seconds": 7, "cpu_seconds": 2, "device": "cuda"}  # for the device
+    stale.write_text(json.dumps({"provenance": waits}))
+    assert expected()[0] == 7
     stale.write_text("{")
     assert expected() == [2, 40, 21]
 

@@ -18,7 +18,7 @@ from mtlbook.comparison.checks import check
 from mtlbook.comparison.judging import MARGIN, Judgement, judge
 from mtlbook.comparison.reading import Data, is_frame, read
 from mtlbook.comparison.report import as_html, as_text
-from mtlbook.comparison.running import run, study_of
+from mtlbook.comparison.running import asked, run, study_of
 from mtlbook.comparison.splits import Scaling
 from mtlbook.ledger.files import write_atomically
 from mtlbook.ledger.results import Result
@@ -90,8 +90,8 @@ def compare(
         Settings that every arm may choose from.
     anew : bool
         Whether numbers are chosen for every repeat by itself, among other settings and after
-        training on other samples; the validation part stays. Intervals then hold the luck of the
-        search, too, and it costs as many searches as repeats.
+        training on what it trains on; the validation part stays. Intervals then hold the luck of
+        the search, too, and it costs as many searches as repeats.
     output : path, optional
         A folder for ``report.html`` and ``result.json``; with it an interrupted comparison goes on
         where it stopped.
@@ -137,15 +137,16 @@ def compare(
         device=device,
         tell=tell,
     )
+    result = asked(result, chosen.arms, repeats)
     judgement = judge(result, margin=margin)
-    asked = {"arms": arms, "network": network, "repeats": repeats, "trials": trials}
-    asked |= {"anew": anew, "output": output, "margin": margin, **reading}
+    options = {"arms": arms, "network": network, "repeats": repeats, "trials": trials}
+    options |= {"anew": anew, "output": output, "margin": margin, **reading}
     html = as_html(
         result,
         judgement,
         found.notes,
         warnings,
-        _command(data, asked, protocol or {}),
+        _command(data, options, protocol or {}),
         _code(data, judgement, settled, reading, found),
     )
     if output is not None:

@@ -124,7 +124,9 @@ def _row(result: Result, arm: str, gain: Interval | None, margin: float, p: floa
         verdict = verdict_of(gain, margin)
         alone = np.array([_per_task(result, "stl", r) for r in sorted(scores)])
         worst = float((per_task - alone).mean(0).min())
-        if verdict == "undecided" and abs(gain.mean) > 1e-9:
+        # (not where the half width holds the luck of searches, which more samples need not change)
+        anew = result.parameters.get("anew")
+        if verdict == "undecided" and abs(gain.mean) > 1e-9 and not anew:
             # the half width falls with the root of the number of samples, the splits' shares kept
             needed = ((gain.high - gain.mean) / abs(gain.mean)) ** 2
     return Row(

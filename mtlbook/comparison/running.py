@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -121,14 +122,14 @@ class Search:
 def searches(
     choice: Choice, protocol: Protocol, *, repeats: int, trials: int, anew: bool
 ) -> list[Search]:
-    """One for all repeats; or one for each, among other settings, trained on other samples."""
+    """One for all repeats; or one for each, among other settings, on its own training part."""
     if not anew:
         return [Search(study_of(choice, protocol), range(repeats))]
     return [
         Search(
             replace(
                 study_of(choice.redrawn(trials, seed=repeat), protocol),
-                tuning_splits=[split + len(TUNING_SPLITS) * repeat for split in TUNING_SPLITS],
+                tuning_splits=[repeat],
                 suffix=f"/{repeat}",
             ),
             [repeat],
@@ -174,7 +175,7 @@ def run(
     )
     result = _resumed(begun, path)
     found = searches(choice, protocol, repeats=repeats, trials=trials, anew=anew)
-    of_search = trials * len(TUNING_SPLITS)
+    of_search = trials * len(found[0].study.tuning_splits)
     todo = len(choice.arms) * (of_search * len(found) + repeats)
     done, started = 0, time.perf_counter()
 
@@ -198,10 +199,32 @@ def run(
         for repeat in search.repeats:
             for arm in choice.arms:
                 known = any(repeat in result.values(arm, m) for m in ("score", "failed"))
-                study = replace(search.study, suffix="")  # one name for the score of all repeats
+                # one name for the score of all repeats; nothing more is chosen
+                study = replace(search.study, suffix="", tuning_splits=())
                 compare = partial(_compare, study, result, tasks, arm, repeat, values, device)
                 step(f"{arm}: repeat {repeat + 1} of {repeats}", 1, None if known else compare)
     return result
+
+
+def asked(result: Result, arms: Iterable[str], repeats: int) -> Result:
+    """Of a result that may hold more, for it was resumed, these arms and repeats."""
+    arms = set(arms)
+
+    def wanted(name: str) -> bool:
+        return re.split("[@/]", name)[0] in arms
+
+    records = [
+        record
+        for record in result.records
+        if wanted(record["arm"]) and ("@" in record["arm"] or record["repeat"] < repeats)
+    ]
+    tuned = {"chosen", "configurations", "validation"}
+    settings = {
+        name: {key: of for key, of in value.items() if wanted(key)} if name in tuned else value
+        for name, value in result.settings.items()
+    }
+    curves = {key: of for key, of in result.curves.items() if key.split("/")[1] in arms}
+    return replace(result, records=records, settings=settings, curves=curves)
 
 
 def _tune(search: Search, result: Result, tasks: TaskSet, arm: str, device: str) -> None:

@@ -189,12 +189,9 @@ def _(rule: ValueRule, values: Values, printed: Printed) -> dict[str, list[float
 @series.register
 def _(rule: DifferenceRule, values: Values, printed: Printed) -> dict[str, list[float]]:
     named, pairs = f"{rule.arm} minus {rule.reference}", rule.pairs(values)
-    if not rule.draws:
+    if not rule.draws or not pairs[0].n:
         return {named: list(pairs[0].differences)}
-    return {
-        f"{named}, each repeat over all draws": list(Pair.over_draws(pairs).differences),
-        f"{named}, each draw over all repeats": [float(np.mean(p.differences)) for p in pairs],
-    }
+    return {f"{named}, mean of each draw": [float(np.mean(pair.differences)) for pair in pairs]}
 
 
 @series.register

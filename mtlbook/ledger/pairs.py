@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -53,12 +53,22 @@ class Pair:
 
     @classmethod
     def over_draws(cls, draws: Sequence[Pair]) -> Pair:
-        """One comparison of several draws with the same repeats: the means over draws."""
+        """One comparison of several draws with the same repeats: the means over draws.
+
+        What the interval rests on, and counts as its ``n``, is the smaller number of the two.
+        """
         sets = {pair.repeats for pair in draws}
         if len(sets) > 1:
             raise ValueError(f"draws: expected the same repeats of all, got {sorted(sets)}")
         of = np.array([pair.differences for pair in draws]).T
-        return cls(tuple(of.mean(axis=1).tolist()), two_way_interval(of), "draws", *sets)
+        wide = two_way_interval(of)._replace(n=min(of.shape))
+        return cls(tuple(of.mean(axis=1).tolist()), wide, "draws", *sets)
+
+    def at(self, repeats: Collection[int]) -> Pair:
+        """The same at some of its repeats."""
+        kept = [(d, r) for d, r in zip(self.differences, self.repeats, strict=True) if r in repeats]
+        differences, repeats = zip(*kept, strict=True) if kept else ((), ())
+        return replace(self, differences=differences, repeats=repeats)
 
     @property
     def n(self) -> int:
@@ -86,15 +96,18 @@ class Pair:
         """
         if np.ptp(self.differences) == 0:
             return f"the same in all {self.n} repeats"
-        sd = float(np.std(self.differences, ddof=1))
+        sd, n = float(np.std(self.differences, ddof=1)), self.interval.n
         sampled = "repeats"
-        if self.wide:  # what is crossed would have to become more at the same rate
-            sd = standard_error(self.wide) * self.n**0.5
-            sampled = f"repeats with {self.crossed_with} of their own"
+        if self.wide:
+            sd = standard_error(self.wide) * n**0.5
+            # images would have to become more at the same rate; draws with as many repeats each
+            sampled = (
+                "repeats with images of their own" if self.crossed_with == "images" else "draws"
+            )
         which = "observed" if effect is None else "printed"
         needed = repeats_needed(sd, self.interval.mean if effect is None else effect)
         many = "no number of repeats" if needed is None else max(needed, MINIMUM_REPEATS)
         return (
-            f"{self.n} {sampled} find an effect of {detectable(sd, self.n):.2g} four times of "
+            f"{n} {sampled} find an effect of {detectable(sd, n):.2g} four times of "
             f"five, {many} would find the {which} one"
         )

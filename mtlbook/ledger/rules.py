@@ -106,21 +106,25 @@ class DifferenceRule(BaseRule):
 
     @property
     def _over(self) -> str:
-        return f" over repeats and {1 + len(self.draws)} draws" if self.draws else ""
+        if not self.draws:
+            return ""
+        return f" over repeats and {1 + len(self.draws)} draws ({', '.join(self.draws)} beside it)"
 
     def pairs(self, values: Values) -> list[Pair]:
-        """Both arms compared, in every draw."""
-        return [
+        """Both arms compared, in every draw, at the repeats that all draws have."""
+        found = [
             Pair.of(values, (self.arm, metric), (self.reference, metric))
             for metric in (self.metric, *self.draws)
         ]
+        common = set.intersection(*(set(pair.repeats) for pair in found))
+        return [pair.at(common) for pair in found]
 
     def judge(
         self, values: Values, printed: Printed, over_images: Interval | None = None
     ) -> Judgement:
         """Judge by the interval over repeats, or by the one over repeats and images if given."""
         pairs = self.pairs(values)
-        pair = min(pairs, key=lambda of: of.n)
+        pair = pairs[0]
         if pair.n < MINIMUM_REPEATS:
             return _too_few(pair.differences)
         pair = replace(pair, wide=over_images, crossed_with="images")

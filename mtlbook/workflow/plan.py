@@ -158,4 +158,5 @@ def measured_runs(root: Path, experiment: str) -> list[tuple[Run, float]]:
     """The runs of the laptop profile that the committed result holds, with their seconds."""
     about = committed_runs(root, experiment)
     runs = expand(root / repository.EXPERIMENTS, "laptop", [experiment])
-    return [(run, alone(about[run.id])) for run in runs if run.id in about]
+    found = [(run, alone(about[run.id])) for run in runs if run.id in about]
+    return [(run, seconds) for run, seconds in found if seconds is not None]

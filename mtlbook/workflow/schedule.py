@@ -75,17 +75,22 @@ def cpu_seconds(run: Run) -> float | None:
 def alone(about: Mapping[str, Any]) -> float | None:
     """Seconds that a run needs of a core of its own, by its provenance; None where it says nothing.
 
-    Of wall clock, or of CPU where those are fewer: what else the machine did meanwhile does not
-    count, and neither do idle threads of a library.
+    Of wall clock, or on a CPU of CPU time where that is less: what else the machine did meanwhile
+    does not count, and neither do idle threads of a library.
     """
-    known = [about[name] for name in ("wall_seconds", "cpu_seconds") if about.get(name)]
+    names = ("wall_seconds", "cpu_seconds") if about.get("device", "cpu") == "cpu" else ()
+    known = [about[name] for name in names or ("wall_seconds",) if about.get(name)]
     return min(known, default=None)
 
 
 def committed_runs(root: Path, experiment: str) -> dict[str, Mapping[str, Any]]:
     """What the committed result says of each of its runs."""
     entries = _provenance(root / "data" / "results" / f"{experiment}.json").get("runs", [])
-    return {run: about for entry in entries for run, about in entry.get("of", {}).items()}
+    return {
+        run: {"device": entry.get("device", "cpu"), **about}
+        for entry in entries
+        for run, about in entry.get("of", {}).items()
+    }
 
 
 def _earlier(run: Run) -> float | None:
