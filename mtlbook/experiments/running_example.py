@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d
 from mtlbook import datasets
 from mtlbook.comparison import running, winners
 from mtlbook.experiments.mrn_splits import with_codings
-from mtlbook.experiments.problems import ACROSS, AGAIN, TEACHERS
+from mtlbook.experiments.problems import ACROSS, AGAIN, TEACHERS, Search
 from mtlbook.experiments.which_method import FLOOR, study_of
 from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
@@ -34,7 +34,10 @@ def problem(c: float, samples: int = 20) -> str:
     """The study's name of the planted problem: correlation -1 to 1, samples of each task."""
     name = f"T8-n{samples}-c{c:+g}"
     if name not in TEACHERS:
-        known = [known for known in TEACHERS if known.startswith("T8-n")]
+        plain = {
+            name: of for name, of in TEACHERS.items() if not of.series and of.search == Search()
+        }
+        known = [known for known in plain if known.startswith("T8-n")]
         raise ValueError(f"c, samples: expected a problem of {known}, got {c} and {samples}")
     return name
 
