@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -367,15 +367,6 @@ class Choice:
 
     arms: dict[str, Arm]
     left_out: dict[str, str] = field(default_factory=dict)
-
-    def redrawn(self, trials: int, seed: int) -> Choice:
-        """The same arms, each with other settings to choose from."""
-        arms = {
-            name: replace(arm, configurations=configurations(trials, seed, **ranges))
-            for name, arm in self.arms.items()
-            for ranges in (CANDIDATES[name].ranges,)
-        }
-        return Choice(arms, self.left_out)
 
 
 def choose(tasks: TaskSet, network: str, trials: int, only: Iterable[str] | None = None) -> Choice:

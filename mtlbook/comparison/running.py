@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtlbook.arms import configurations
 from mtlbook.comparison import arms as table
 from mtlbook.comparison.arms import Choice, Protocol
 from mtlbook.comparison.splits import Shares, parts_of, standardise
@@ -119,6 +120,17 @@ class Search:
         return arm + self.study.suffix
 
 
+def redrawn(choice: Choice, trials: int, seed: int) -> Choice:
+    """The same arms, each with other settings to choose from."""
+    drawn = {
+        name: replace(
+            arm, configurations=configurations(trials, seed, **table.CANDIDATES[name].ranges)
+        )
+        for name, arm in choice.arms.items()
+    }
+    return replace(choice, arms=drawn)
+
+
 def searches(
     choice: Choice, protocol: Protocol, *, repeats: int, trials: int, anew: bool
 ) -> list[Search]:
@@ -128,7 +140,7 @@ def searches(
     return [
         Search(
             replace(
-                study_of(choice.redrawn(trials, seed=repeat), protocol),
+                study_of(redrawn(choice, trials, seed=repeat), protocol),
                 tuning_splits=[repeat],
                 suffix=f"/{repeat}",
             ),
