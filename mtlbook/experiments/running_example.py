@@ -156,9 +156,14 @@ def replications(name: str) -> list[winners.Scores]:
     return [winners.scores_of(again, each) for each in names]
 
 
+def over_replications(name: str, arm: str, reference: str) -> Interval:
+    """The gain over repeats and replications of a problem, both taken for random."""
+    return winners.over_draws(replications(name), arm, reference)[0]
+
+
 def replicated(arm: str, reference: str, c: float) -> Interval:
-    """The gain over repeats and replications, both taken for random; c = -1, 0, 1."""
-    return winners.over_draws(replications(problem(c)), arm, reference)[0]
+    """The same of the problem with correlation c = -1, 0 or 1."""
+    return over_replications(problem(c), arm, reference)
 
 
 def trained(arm: str, c: float, repeat: int = 0) -> tuple[Outcome, Mapping[str, float]]:

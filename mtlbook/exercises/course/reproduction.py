@@ -53,6 +53,32 @@ def of_counts(f):
     close(f(30 / 50, 30 / 40, 40 / 200), 170 / 200, "the accuracy")
 
 
+# ------------------------------------------------------------------- repeats or replications
+
+
+def of_equal_spreads(f):
+    """Where replications differ as much as repeats do, it is the root of what tuning costs
+
+    Write the variance of the mean for N trainings, and set its derivative in m to zero.
+    """
+    close(f(3.0, 3.0, 25), 5.0, "the number of repeats")
+
+
+def no_number_is_better(f):
+    """No other number of repeats gives a smaller variance at the same cost
+
+    The variance is that of a replication's mean over the number of replications that there are.
+    """
+    within, between, tuning = 4.0, 1.6, 20
+
+    def variance(m):
+        return (between**2 + within**2 / m) * (tuning + m)
+
+    best = float(f(within, between, tuning))
+    least = min(variance(m / 10) for m in range(1, 2000))
+    close(variance(best), least, "the variance at a given cost", atol=1e-2)
+
+
 EXERCISES = (
     Exercise("ex-mrn-flattery", "The best iteration", PROJECT, "reproduction/mrn"),
     Exercise(
@@ -80,6 +106,29 @@ EXERCISES = (
     Exercise("ex-srdml-second-stage", "A fair second stage", WARM_UP, "reproduction/srdml"),
     Exercise("ex-mtal-joined", "Joined by chance", PROJECT, "reproduction/mtal"),
     Exercise("ex-study-signs", "Signs", DERIVE, "reproduction/which-method-when"),
+    Exercise(
+        "ex-study-replications",
+        "Repeats or replications?",
+        DERIVE,
+        "reproduction/which-method-when",
+        signature="best_repeats(within, between, tuning)",
+        shapes="numbers: two standard deviations, and the trainings that a search takes -> m",
+        checks=(of_equal_spreads, no_number_is_better),
+        mistakes=(
+            Mistake(
+                "Set the derivative of the product to zero: what tuning costs comes under a root.",
+                lambda within, between, tuning: tuning * within / between,
+            ),
+            Mistake(
+                "These are variances; m has the ratio of the standard deviations.",
+                lambda within, between, tuning: tuning**0.5 * (within / between) ** 2,
+            ),
+            Mistake(
+                "The more replications differ, the fewer repeats each should have.",
+                lambda within, between, tuning: tuning**0.5 * between / within,
+            ),
+        ),
+    ),
     Exercise("ex-study-budget", "Forty settings", WARM_UP, "reproduction/which-method-when"),
     Exercise(
         "ex-printed-accuracy",

@@ -1,6 +1,6 @@
 """Exercises of the pages on the reader's own tasks and networks."""
 
-from mtlbook.exercises.model import DERIVE, WARM_UP, Exercise, Mistake, close
+from mtlbook.exercises.model import DERIVE, PROJECT, WARM_UP, Exercise, Mistake, close
 
 
 def without_overlap(f):
@@ -41,6 +41,7 @@ EXERCISES = (
             ),
         ),
     ),
+    Exercise("ex-yours-anew", "Whose luck is it?", PROJECT, "yours/tasks"),
     Exercise("ex-yours-attach", "One module twice", WARM_UP, "yours/network"),
     Exercise("ex-paper-level", "A level is another claim", DERIVE, "yours/paper"),
     Exercise("ex-gpu-stack", "Why a stack is fast", WARM_UP, "yours/gpu"),
