@@ -56,6 +56,7 @@ return {
       && n.matches("pre, .cell_output")) && !scrolls(n) && !n.closest(".pieces"))
     .concat(hidden).map(named),
   inline: inline.map(named),
+  bars: all("span.math").filter((n) => n.offsetHeight > n.clientHeight + 1).map(named),
   figures: all(".cell_output img").filter((n) => n.naturalWidth > 0)
     .map((n) => [n.getAttribute("src"), width(n) / n.naturalWidth]),
   beyond: all(".cell_output img:not(.pieces *), .pieces > span").filter((n) => {
@@ -197,6 +198,9 @@ class TestBook:
         scrolling = wrong(pages, "phone", lambda page: page["formulas"])
         assert sum(map(len, scrolling.values())) <= 1, scrolling
 
+    def test_no_formula_in_a_line_has_a_bar_to_scroll_it(self, pages):
+        assert wrong(pages, "wide", lambda page: page["bars"]) == {}
+
     def test_code_and_outputs_need_no_scrolling_where_there_is_room(self, pages):
         found = wrong(pages, "wide", lambda page: page["cut"])
         assert found.keys() <= {"api"}, found  # its examples are those of the docstrings
@@ -289,6 +293,12 @@ HALVES = "[[[0,0,0.5,1]],[[0,0.1,0.1,0.8],[0.5,0,0.5,1]]]"
             {"clipped": 1},
         ),
         (
+            '<span class="math" style="display:inline-block;width:9px;overflow-x:auto">'
+            '<span style="display:inline-block;width:12px">y</span></span>',
+            {"bars": 1},
+            {},  # where bars lie over what scrolls
+        ),
+        (
             '<svg viewBox="0 0 800 80" width="100%"><text font-size="12" y="9">a</text></svg>',
             {},
             {"letters": 1},
@@ -313,7 +323,7 @@ def test_measures(window, tmp_path, html, wide, phone):
         counts = {"formulas": len(found["formulas"]), "clipped": len(found["clipped"])}
         counts["width"] = found["width"] if found["width"] > limit else 0
         counts["letters"] = sum(size < 9 for size in found["letters"])
-        counts["beyond"] = len(found["beyond"])
+        counts["beyond"], counts["bars"] = len(found["beyond"]), len(found["bars"])
         counts = {name: count for name, count in counts.items() if count}
         assert counts.keys() == expected.keys(), (kind, found)
         assert counts.get("clipped") == expected.get("clipped")
