@@ -756,15 +756,14 @@ def test_numbers_may_be_chosen_anew_for_every_repeat(tmp_path):
     # each repeat is trained at what its own search has chosen
     choice = choose(taskset(), "mlp", 2, ["pooled", "dmtl-tf"])
     protocol = Protocol(network="mlp", **FAST)
-    for search in searches(choice, protocol, repeats=5, trials=2, anew=True):
-        (repeat,) = search.repeats
-        parts = search.study.split(taskset(), repeat, protocol)
+    for study, (repeat,) in searches(choice, protocol, repeats=5, trials=2, anew=True):
+        parts = study.split(taskset(), repeat, protocol)
         for arm in choice.arms:
-            place = settings["chosen"][search.key(arm)]
-            outcome = search.study.train(arm, parts, repeat, place, device="cpu")
+            place = settings["chosen"][f"{arm}/{repeat}"]
+            outcome = study.train(arm, parts, repeat, place, device="cpu")
             score = np.mean(scores(outcome.method, parts["test"])[0])
             assert done.result.values(arm, "score")[repeat] == pytest.approx(score, abs=1e-3)
-            found = search.study.score(outcome.method, parts["validation"])[0]
+            found = study.score(outcome.method, parts["validation"])[0]
             name = f"{arm}@{place:g}/{repeat}"
             assert settings["validation"][name] == pytest.approx(found, abs=1e-3)
     # the advised settings are those that validation liked best of all

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,24 +102,6 @@ def study_of(choice: Choice, protocol: Protocol) -> Study:
     )
 
 
-@dataclass(frozen=True)
-class Search:
-    """One search for numbers, and the repeats that take what it chose.
-
-    Attributes
-    ----------
-    study : Study
-        Its suffix ends the names of what is chosen, and of the scores that chose it.
-    repeats : sequence of int
-    """
-
-    study: Study
-    repeats: Sequence[int]
-
-    def key(self, arm: str) -> str:
-        return arm + self.study.suffix
-
-
 def redrawn(choice: Choice, trials: int, seed: int) -> Choice:
     """The same arms, each with other settings to choose from."""
     drawn = {
@@ -133,20 +115,18 @@ def redrawn(choice: Choice, trials: int, seed: int) -> Choice:
 
 def searches(
     choice: Choice, protocol: Protocol, *, repeats: int, trials: int, anew: bool
-) -> list[Search]:
-    """One for all repeats; or one for each, among other settings, on its own training part."""
+) -> list[tuple[Study, Sequence[int]]]:
+    """The studies that choose numbers, each with the repeats that take what it has chosen.
+
+    One for all repeats; or one for each, among other settings, on its own training part. Its suffix
+    ends the names of what is chosen, and of the scores that chose it.
+    """
     if not anew:
-        return [Search(study_of(choice, protocol), range(repeats))]
+        return [(study_of(choice, protocol), range(repeats))]
+    studies = (study_of(redrawn(choice, trials, seed=r), protocol) for r in range(repeats))
     return [
-        Search(
-            replace(
-                study_of(redrawn(choice, trials, seed=repeat), protocol),
-                tuning_splits=[repeat],
-                suffix=f"/{repeat}",
-            ),
-            [repeat],
-        )
-        for repeat in range(repeats)
+        (replace(study, tuning_splits=[repeat], suffix=f"/{repeat}"), [repeat])
+        for repeat, study in enumerate(studies)
     ]
 
 
@@ -187,7 +167,7 @@ def run(
     )
     result = _resumed(begun, path)
     found = searches(choice, protocol, repeats=repeats, trials=trials, anew=anew)
-    of_search = trials * len(found[0].study.tuning_splits)
+    of_search = trials * len(found[0][0].tuning_splits)
     todo = len(choice.arms) * (of_search * len(found) + repeats)
     done, started = 0, time.perf_counter()
 
@@ -201,19 +181,19 @@ def run(
         spent = time.perf_counter() - started
         tell(f"{100 * done / todo:3.0f} %  {spent:6.0f} s  {text}")
 
-    for search in found:
-        which = f" of repeat {search.repeats[0] + 1}" if anew else ""
+    for study, of_study in found:
+        which = f" of repeat {of_study[0] + 1}" if anew else ""
         for arm in choice.arms:
-            known = search.key(arm) in result.settings.get("chosen", {})
-            tune = partial(_tune, search, result, tasks, arm, device)
+            known = arm + study.suffix in result.settings.get("chosen", {})
+            tune = partial(_tune, study, result, tasks, arm, device)
             step(f"{arm}: numbers{which}", of_search, None if known else tune)
-        values = {arm: result.settings["chosen"][search.key(arm)] for arm in choice.arms}
-        for repeat in search.repeats:
+        values = {arm: result.settings["chosen"][arm + study.suffix] for arm in choice.arms}
+        # one name for the score of all repeats; nothing more is chosen
+        testing = replace(study, suffix="", tuning_splits=())
+        for repeat in of_study:
             for arm in choice.arms:
                 known = any(repeat in result.values(arm, m) for m in ("score", "failed"))
-                # one name for the score of all repeats; nothing more is chosen
-                study = replace(search.study, suffix="", tuning_splits=())
-                compare = partial(_compare, study, result, tasks, arm, repeat, values, device)
+                compare = partial(_compare, testing, result, tasks, arm, repeat, values, device)
                 step(f"{arm}: repeat {repeat + 1} of {repeats}", 1, None if known else compare)
     return result
 
@@ -239,10 +219,10 @@ def asked(result: Result, arms: Iterable[str], repeats: int) -> Result:
     return replace(result, records=records, settings=settings, curves=curves)
 
 
-def _tune(search: Search, result: Result, tasks: TaskSet, arm: str, device: str) -> None:
-    search.study.tune(result, tasks, arms=[arm], device=device)
+def _tune(study: Study, result: Result, tasks: TaskSet, arm: str, device: str) -> None:
+    study.tune(result, tasks, arms=[arm], device=device)
     drawn = result.settings["configurations"]
-    drawn[search.key(arm)] = drawn.pop(arm)
+    drawn[arm + study.suffix] = drawn.pop(arm)
 
 
 def _compare(

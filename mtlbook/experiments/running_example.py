@@ -34,10 +34,11 @@ def problem(c: float, samples: int = 20) -> str:
     """The study's name of the planted problem: correlation -1 to 1, samples of each task."""
     name = f"T8-n{samples}-c{c:+g}"
     if name not in TEACHERS:
-        plain = {
-            name: of for name, of in TEACHERS.items() if not of.series and of.search == Search()
-        }
-        known = [known for known in plain if known.startswith("T8-n")]
+        known = [
+            known
+            for known, of in TEACHERS.items()
+            if of.tasks == 8 and not of.series and of.search == Search()
+        ]
         raise ValueError(f"c, samples: expected a problem of {known}, got {c} and {samples}")
     return name
 
@@ -110,9 +111,11 @@ def stacked(problems: Iterable[Parts]) -> dict[str, tuple[Tensor, Tensor]]:
     return {name: (of(name, "inputs"), of(name, "targets")) for name in problems[0]}
 
 
-@cache
+_committed = cache(committed)  # several problems are in one file
+
+
 def _result(samples: int = 20) -> Result:
-    return committed("when-planted" if samples == 20 else "when-planted-more")
+    return _committed("when-planted" if samples == 20 else "when-planted-more")
 
 
 def gains(
@@ -152,11 +155,11 @@ def replications(name: str) -> list[winners.Scores]:
     name : str
         Of the study: eight tasks with 20 samples at c = -1, 0 or 1, or with unrelated heads.
     """
-    again, names = committed("when-again"), [f"{name}-again{k}" for k in range(1, AGAIN + 1)]
+    again, names = _committed("when-again"), [f"{name}-again{k}" for k in range(1, AGAIN + 1)]
     return [winners.scores_of(again, each) for each in names]
 
 
-def over_replications(name: str, arm: str, reference: str) -> Interval:
+def over_replications(name: str, arm: str, reference: str = "stl") -> Interval:
     """The gain over repeats and replications of a problem, both taken for random."""
     return winners.over_draws(replications(name), arm, reference)[0]
 

@@ -62,7 +62,7 @@ class Pair:
             raise ValueError(f"draws: expected the same repeats of all, got {sorted(sets)}")
         of = np.array([pair.differences for pair in draws]).T
         wide = two_way_interval(of)._replace(n=min(of.shape))
-        return cls(tuple(of.mean(axis=1).tolist()), wide, "draws", *sets)
+        return cls(tuple(of.mean(axis=1).tolist()), wide, "draws", draws[0].repeats)
 
     def at(self, repeats: Collection[int]) -> Pair:
         """The same at some of its repeats."""

@@ -116,6 +116,8 @@ class DifferenceRule(BaseRule):
             Pair.of(values, (self.arm, metric), (self.reference, metric))
             for metric in (self.metric, *self.draws)
         ]
+        if not self.draws:
+            return found
         common = set.intersection(*(set(pair.repeats) for pair in found))
         return [pair.at(common) for pair in found]
 
@@ -127,9 +129,7 @@ class DifferenceRule(BaseRule):
         pair = pairs[0]
         if pair.n < MINIMUM_REPEATS:
             return _too_few(pair.differences)
-        pair = replace(pair, wide=over_images, crossed_with="images")
-        if self.draws:
-            pair = Pair.over_draws(pairs)
+        pair = Pair.over_draws(pairs) if self.draws else replace(pair, wide=over_images)
         ours, p = pair.interval, pair.p
         interval = "the interval"
         if pair.wide:

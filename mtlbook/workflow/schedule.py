@@ -78,9 +78,10 @@ def alone(about: Mapping[str, Any]) -> float | None:
     Of wall clock, or on a CPU of CPU time where that is less: what else the machine did meanwhile
     does not count, and neither do idle threads of a library.
     """
-    names = ("wall_seconds", "cpu_seconds") if about.get("device", "cpu") == "cpu" else ()
-    known = [about[name] for name in names or ("wall_seconds",) if about.get(name)]
-    return min(known, default=None)
+    known = [about.get("wall_seconds")]
+    if about.get("device", "cpu") == "cpu":
+        known.append(about.get("cpu_seconds"))
+    return min(filter(None, known), default=None)
 
 
 def committed_runs(root: Path, experiment: str) -> dict[str, Mapping[str, Any]]:
