@@ -234,6 +234,27 @@ def test_a_replication_has_other_settings_and_other_problems_to_tune_and_to_test
     assert all(torch.equal(c, correlations[0]) for c in correlations)
 
 
+def test_a_replication_of_real_tasks_has_other_settings_and_other_samples():
+    """Everything is drawn anew but the data."""
+    targets = torch.arange(300) % 3
+    task = Task("a", torch.randn(300, 2), targets, classes=3)
+    tasks = TaskSet("made up", [task], licence="generated")
+    names = ["office-1", *(f"office-1-again{k}" for k in range(1, problems.AGAIN + 1))]
+    arms = [which_method.arms_of(name, 4) for name in names]
+    for of in which_method.GROUPS["again"]:
+        assert len({str(each[of].configurations) for each in arms}) == len(names), of
+    for part, repeat in product(("train", "validation", "test"), (0, 9, 1000, 1001)):
+        inputs = [REAL[name].divided(tasks, repeat)[part][0].inputs for name in names]
+        assert len({x.sum().item() for x in inputs}) == len(names)
+    for name in names:  # within a replication what is validated stays the same, and apart
+        divided = [REAL[name].divided(tasks, repeat) for repeat in (0, 1000)]
+        rows = [{str(x) for x in of["validation"][0].inputs.tolist()} for of in divided]
+        assert rows[0] == rows[1] and len(rows[0]) == 60
+        for of in divided:
+            seen = [str(x) for part in ("train", "test") for x in of[part][0].inputs.tolist()]
+            assert len(seen) == len({*seen}) == 240 and not rows[0] & {*seen}
+
+
 def test_some_settings_only_are_the_first_of_all():
     few = which_method.arms_of("T8-n20-c+0", 8, trials=2)["mrn"].configurations
     assert list(few) == list(which_method.arms_of("T8-n20-c+0", 8)["mrn"].configurations[:2])

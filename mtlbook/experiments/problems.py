@@ -7,9 +7,10 @@ there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,9 @@ class Search:
 
     draw: int = 0
     ranges: str = "first"
+
+
+Problem = TypeVar("Problem", "Teacher", "Real")
 
 
 def _halves(tasks: int) -> list[int]:
@@ -128,8 +132,17 @@ def _centred(part: TaskSet, mean: Tensor) -> TaskSet:
 
 ACROSS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 DRAWS = 6  # of the ten settings of every arm, on four problems; on all others there is one
-AGAIN = 10  # replications of four teachers: other settings, other problems, to tune and to test
+AGAIN = 10  # replications: other settings, and other problems or samples, to tune and to test
 SERIES = 1_000_000  # more than any number of a repeat or of a tuning split
+
+
+def _again(found: Mapping[str, Problem], names: Iterable[str]) -> dict[str, Problem]:
+    """Replications of the problems of these names."""
+    return {
+        f"{of}-again{k}": replace(found[of], series=k, search=Search(DRAWS + k))
+        for of in names
+        for k in range(1, AGAIN + 1)
+    }
 
 
 def _teachers() -> dict[str, Teacher]:
@@ -152,11 +165,7 @@ def _teachers() -> dict[str, Teacher]:
             for of in drawn
             for k in range(1, DRAWS)
         },
-        **{
-            f"{of}-again{k}": replace(found[of], series=k, search=Search(DRAWS + k))
-            for of in (*drawn, "T8-n20-none")
-            for k in range(1, AGAIN + 1)
-        },
+        **_again(found, (*drawn, "T8-n20-none")),
     }
 
 
@@ -182,6 +191,8 @@ class Real:
         From the number of tasks to the group of each, where it is known who belongs together.
     common : bool
         Whether all targets are of one kind and unit.
+    series : int
+        Repeats of another series are other samples of the same data, those for validation too.
     search : Search
     """
 
@@ -190,6 +201,7 @@ class Real:
     change: Callable[[TaskSet], TaskSet] | None = None
     groups: Callable[[int], list[int]] | None = None
     common: bool = False
+    series: int = 0
     search: Search = Search()
 
     def made(self, tasks: TaskSet) -> TaskSet:
@@ -201,12 +213,12 @@ class Real:
         return in_span(standardise(self.divided(tasks, repeat), common=self.common))
 
     def divided(self, tasks: TaskSet, repeat: int) -> dict[str, TaskSet]:
-        """Parts of one repeat: a fifth for validation, the same in all repeats; the rest is tested.
+        """Parts of one repeat: a fifth for validation, the same in a series; the rest is tested.
 
         Tasks that share their inputs get the same samples.
         """
-        fixed = torch.Generator().manual_seed(VALIDATION_SEED)
-        drawn = torch.Generator().manual_seed(repeat)
+        fixed = torch.Generator().manual_seed(VALIDATION_SEED + SERIES * self.series)
+        drawn = torch.Generator().manual_seed(repeat + SERIES * self.series)
         rows: dict[str, list[Tensor]] = {"train": [], "validation": [], "test": []}
         for task in [tasks[0]] if tasks.shared_inputs else tasks:
             for name, of_task in _divide(task, self.labels, fixed, drawn).items():
@@ -221,7 +233,7 @@ def _last_apart(tasks: int) -> list[int]:
 
 
 _OFFICE, _PACS = "office_caltech10_efflite0", "pacs_efflite0"
-REAL: dict[str, Real] = {
+_REAL = {
     **{f"office-{n}": Real(_OFFICE, n) for n in (1, 10)},
     **{f"office-1-draw{k}": Real(_OFFICE, 1, search=Search(k)) for k in range(1, DRAWS)},
     "codings-3": Real(_OFFICE, 3, with_codings, _halves),
@@ -234,6 +246,8 @@ REAL: dict[str, Real] = {
     },
     "sarcos-20": Real("sarcos", 20),
 }
+#: Of data sets; the names say data or change, labels, and what those of the teachers say.
+REAL: dict[str, Real] = _REAL | _again(_REAL, ("office-1", "codings-3", "harmful-3", "pacs-3"))
 TEST = 1000  # samples of a task that are tested, at most
 VALIDATION = 200  # and validated
 
