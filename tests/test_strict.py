@@ -702,6 +702,21 @@ def test_another_judge_is_found(repository, monkeypatch):
     assert any("the verdicts on toy.gain" in line for line in findings(repository))
 
 
+@pytest.mark.parametrize("others", [True, False])
+def test_a_correction_moves_with_the_tests_beside_it(repository, others):
+    """Holm's p rests on its family: another result moves it, and nothing else may."""
+    path = repository / contents.VERDICTS
+    rows = json.loads(path.read_text())
+    one, other = rows[:2]
+    one["holm"] = 0.125
+    if others:
+        other["p"] = 0.0625
+    path.write_text(json.dumps(rows))
+    toy.commit(repository)
+    (found,) = (line for line in findings(repository) if "although claim and result" in line)
+    assert (one["claim"] in found) != others and (other["claim"] in found) == others
+
+
 def test_verdicts_may_be_written_after_their_result(repository):
     older = (repository / contents.VERDICTS).read_text()
     toy.measure(repository, toy.git(repository, "rev-parse", "HEAD"), second=9)

@@ -311,7 +311,10 @@ class _Past:
 
     def _moved(self, claim: str, old: dict | None, new: dict, name: str, parent: str) -> bool:
         """Whether a verdict differs from a parent's, which was written on the same grounds."""
-        if old is None or all(same(old[key], new[key]) for key in old.keys() & new.keys()):
+        if old is None:
+            return False
+        differing = {key for key in old.keys() & new.keys() if not same(old[key], new[key])}
+        if not differing or (differing == {"holm"} and self._family(claim, name, parent)):
             return False
         experiments = {row.get("experiment") for row in (old, new)}
         grounds = self._grounds(name, claim, experiments)
@@ -322,6 +325,15 @@ class _Past:
             lambda commit: self._rows_of(commit).get(claim) == old, parent
         )
         return all(self._grounds(commit, claim, experiments) == grounds for commit in written)
+
+    def _family(self, claim: str, name: str, parent: str) -> bool:
+        """Whether tests beside a claim's changed, which Holm's correction of it rests on, too."""
+        paper, _, _ = claim.partition(".")
+        new, old = (
+            {c: row.get("p") for c, row in self._rows(of).items() if c.startswith(f"{paper}.")}
+            for of in (name, parent)
+        )
+        return new != old
 
     def _grounds(self, name: str, claim: str, experiments: set) -> list:
         """What a verdict rests on: the claim, and results."""
