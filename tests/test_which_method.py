@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_name_says_what_a_teacher_is(name):
-    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$|-again\d+$", "", name)
+    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$|-again\d+(-forty)?$", "", name)
     if teacher.unrelated:
         assert name == f"T{teacher.tasks}-n{teacher.samples}-none"
     else:
@@ -232,6 +232,21 @@ def test_a_replication_has_other_settings_and_other_problems_to_tune_and_to_test
         assert len({x.sum().item() for x in inputs}) == len(names)
     correlations = [TEACHERS[name].correlation() for name in names]
     assert all(torch.equal(c, correlations[0]) for c in correlations)
+
+
+def test_forty_settings_are_others_on_the_problems_of_the_replications():
+    for of in ("T8-n20-c-1", "T8-n20-c+0", "T8-n20-c+1"):
+        names = [f"{of}-again{k}" for k in range(1, problems.AGAIN + 1)]
+        for name in names:
+            ten, forty = TEACHERS[name], TEACHERS[f"{name}-forty"]
+            assert replace(forty, search=ten.search) == ten
+            arms = which_method.arms_of(f"{name}-forty", 8)
+            assert {len(arms[a].configurations) for a in which_method.GROUPS["forty"]} == {40}
+            assert not {str(c) for c in arms["mrn"].configurations} & {
+                str(c) for c in which_method.arms_of(name, 8)["mrn"].configurations
+            }
+        drawn = {str(which_method.arms_of(f"{n}-forty", 8)["mrn"].configurations) for n in names}
+        assert len(drawn) == len(names)
 
 
 def test_a_replication_of_real_tasks_has_other_settings_and_other_samples():

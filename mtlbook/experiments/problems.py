@@ -33,10 +33,13 @@ class Search:
     ranges : "first" | "strong" | "norms"
         The ranges that all problems have; those of School's second trial, in whose first the priors
         chose the largest weight; of the norms' second trial, in whose first these did.
+    count : int
+        How many settings are drawn.
     """
 
     draw: int = 0
     ranges: str = "first"
+    count: int = 10
 
 
 Problem = TypeVar("Problem", "Teacher", "Real")
@@ -154,7 +157,7 @@ def _teachers() -> dict[str, Teacher]:
         for c in some
     }
     found["T8-n20-none"] = Teacher(8, unrelated=True)
-    norms = Search(ranges="norms")
+    norms = Search(ranges="norms", count=20)
     of_norms = [f"T{tasks}-n20-c{c:+g}" for tasks in (8, 32) for c in ends]
     drawn = [f"T8-n20-c{c:+g}" for c in ends]
     return {
@@ -166,11 +169,16 @@ def _teachers() -> dict[str, Teacher]:
             for k in range(1, DRAWS)
         },
         **_again(found, (*drawn, "T8-n20-none")),
+        **{
+            f"{of}-forty": replace(teacher, search=Search(DRAWS + AGAIN + teacher.series, count=40))
+            for of, teacher in _again(found, drawn).items()
+        },
     }
 
 
 #: Relatedness by tasks and labels; the names say T, samples and c, whether it is the second trial
-#: of the norms, which draw of settings it is, if not the first, and which replication.
+#: of the norms, which draw of settings it is, if not the first, which replication, and whether it
+#: has forty settings.
 TEACHERS: dict[str, Teacher] = _teachers()
 
 
@@ -241,8 +249,8 @@ _REAL = {
     **{f"pacs-{n}": Real(_PACS, n) for n in (3, 30)},
     "school-20": Real("school", 20, common=True),
     **{
-        f"school-20-{of}": Real("school", 20, common=True, search=Search(ranges=of))
-        for of in ("strong", "norms")
+        f"school-20-{of}": Real("school", 20, common=True, search=Search(ranges=of, count=count))
+        for of, count in (("strong", 10), ("norms", 20))
     },
     "sarcos-20": Real("sarcos", 20),
 }

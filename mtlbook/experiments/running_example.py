@@ -18,8 +18,9 @@ from torch.nn.functional import avg_pool2d
 
 from mtlbook import datasets
 from mtlbook.comparison import running, winners
+from mtlbook.experiments.measured import over_replications
 from mtlbook.experiments.mrn_splits import with_codings
-from mtlbook.experiments.problems import ACROSS, AGAIN, TEACHERS, Search
+from mtlbook.experiments.problems import ACROSS, TEACHERS, Search
 from mtlbook.experiments.which_method import FLOOR, study_of
 from mtlbook.ledger.repository import committed
 from mtlbook.ledger.results import Result
@@ -146,26 +147,8 @@ def gains(
     return {arm: [mean_interval(of[arm] - of[reference]) for of in scores.values()] for arm in arms}
 
 
-@cache
-def replications(name: str) -> list[winners.Scores]:
-    """The scores of ten replications: other settings, other problems to tune and to test.
-
-    Parameters
-    ----------
-    name : str
-        Of the study: eight tasks with 20 samples at c = -1, 0 or 1, or with unrelated heads.
-    """
-    again, names = _committed("when-again"), [f"{name}-again{k}" for k in range(1, AGAIN + 1)]
-    return [winners.scores_of(again, each) for each in names]
-
-
-def over_replications(name: str, arm: str, reference: str = "stl") -> Interval:
-    """The gain over repeats and replications of a problem, both taken for random."""
-    return winners.over_draws(replications(name), arm, reference)[0]
-
-
 def replicated(arm: str, reference: str, c: float) -> Interval:
-    """The same of the problem with correlation c = -1, 0 or 1."""
+    """The gain over ten replications of the problem with correlation c = -1, 0 or 1."""
     return over_replications(problem(c), arm, reference)
 
 

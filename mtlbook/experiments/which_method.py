@@ -157,6 +157,7 @@ GROUPS: dict[str, Sequence[str]] = {
         *("stl", "pooled", "fixed", "hard-sharing", "mrn-t", "drn", "mrn", "uncoupled", "laf"),
         "cross-stitch-same",
     ),
+    "forty": ("hard-sharing", "mrn-t", "drn", "mrn"),
     "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
 #: What cannot take part at all, and why.
@@ -223,8 +224,7 @@ def arms_of(problem: str, tasks: int, trials: int | None = None) -> dict[str, Ar
             ranges = STRONG_NORMS
             given = {"trunk": "shared"} | ({} if planted else {"network": "linear"})
         start = "stl-start" if name == "dmtl-tf" else None
-        most = 2 * TRIALS if search.ranges == "norms" else TRIALS
-        drawn = configurations(most, search.draw, **ranges)[:trials]
+        drawn = configurations(search.count, search.draw, **ranges)[:trials]
         arms[name] = Arm(build, configurations=drawn, start=start, protocol=given)
     linear = {} if planted else {"network": "linear"}
     return arms | {"stl-start": Arm(table.stl, number="decay", value=0.01, protocol=linear)}
