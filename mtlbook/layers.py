@@ -69,13 +69,15 @@ class TaskLayer(nn.Module):
 
     @torch.no_grad()
     def set_weight(self, weight: Tensor) -> None:
-        """Write the weights, ``(T, ...)`` as they are stored."""
-        self.weight.copy_(weight)
+        """Write the weights, ``(T, ...)`` as they are stored; frozen ones stay."""
+        if self.weight.requires_grad:
+            self.weight.copy_(weight)
 
     @torch.no_grad()
     def set_stack(self, stack: Tensor) -> None:
-        """Write the weights as :meth:`stack` shows them."""
-        self.stack().copy_(stack)
+        """Write the weights as :meth:`stack` shows them; frozen ones stay."""
+        if self.weight.requires_grad:
+            self.stack().copy_(stack)
 
     def forward(self, x: Tensor) -> Tensor:
         tasks = x.shape[0]

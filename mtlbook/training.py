@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -191,6 +191,8 @@ def fit(
                     seen["validation"] = evaluate(method, validation).mean
             history.probes.append(seen)
 
+    before = dict(method.named_buffers())
+    finite = before.keys() - _not_finite(before).keys()
     with _seeded(seed, device):
         look(0)
         for i in range(steps):
@@ -206,9 +208,15 @@ def fit(
     if not bool(history.loss[-1].isfinite().all()):
         raise _diverged(steps, f"{history.loss[-1].mean():g}")
     # the last step has no loss after it; where squares overflow, no norm is a number either
-    if broken := _not_finite({name: x.square() for name, x in method.state_dict().items()}):
+    if broken := _not_finite({name: x.square() for name, x in _learned(method, finite)}):
         raise _diverged(steps, f"weights that are not in {list(broken)}")
     return history
+
+
+def _learned(method: Method, finite: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, and the buffers that were finite before: a mask may hold minus infinity."""
+    yield from method.named_parameters()
+    yield from ((name, x) for name, x in method.named_buffers() if name in finite)
 
 
 def _diverged(steps: int, found: str) -> FloatingPointError:

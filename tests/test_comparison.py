@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 
 import mtlbook
 from mtlbook.cli import main
+from mtlbook.cli.parsing import parser
 from mtlbook.comparison import CANDIDATES, Data, Protocol, check, compare, read, train
 from mtlbook.comparison.arms import NEEDS, choose
+from mtlbook.comparison.checks import sample_keys
 from mtlbook.comparison.judging import judge, resampled_interval, verdict_of
 from mtlbook.comparison.report import number, signed
 from mtlbook.comparison.running import guess, run, scores, searches
@@ -251,6 +253,18 @@ BROKEN_TABLES = {
         {},
         "targets that single precision (7 digits) tells apart",
     ),
+    "a cell of blanks": (put(3, 5, " "), {}, "empty ones by column: {'colour': 1}"),
+    "a target of blanks": (put(3, 6, "  "), {}, "empty ones by column: {'target': 1}"),
+    "more cells than names": (
+        broken(lambda made: [line.insert(2, 5) for line in made]),
+        {},
+        "9 cells in a row where the first line has 8 names; a decimal comma without quotes",
+    ),
+    "two more cells than names": (
+        broken(lambda made: [line.extend([5, 6]) for line in made]),
+        {},
+        "10 cells in a row where the first line has 8 names",
+    ),
     "an empty cell": (
         put(3, 1, ""),
         {},
@@ -315,6 +329,90 @@ BROKEN_TABLES = {
 }
 
 
+def test_texts_that_look_like_numbers(tmp_path):
+    """Codes with an underscore, signs and ICD's E10 are texts, numbers held as texts numbers."""
+    made = rows()
+    signs, codes = ("+", "-"), ("E10", "E11", "E66")
+    for i, line in enumerate(made):
+        line[1], line[5], line[6] = f"{i % 12}_{i % 5}", codes[i % 3], signs[i % 2]
+    for delimiter in (",", ";"):
+        path = table(tmp_path / "x.csv", made, delimiter=delimiter)
+        with pytest.raises(
+            ValueError, match="column 'a': expected numbers, or a text with at most"
+        ):
+            read(path)
+        found = read(path, drop=["a"])
+        assert set(found.labels[0]) == {"+", "-"} and "colour=E10" in found.features
+    frame = pandas.read_csv(table(tmp_path / "y.csv", rows()))
+    as_texts, as_numbers = read(frame.astype(str)), read(frame)
+    assert as_texts.features == as_numbers.features
+    for a, b in zip(as_texts.tasks, as_numbers.tasks, strict=True):
+        torch.testing.assert_close(a.inputs, b.inputs)
+        torch.testing.assert_close(a.targets, b.targets)
+
+
+def test_whole_numbers_are_classes_whatever_holds_them(tmp_path):
+    """Where a column once had gaps, pandas holds 0 and 1 as 0.0 and 1.0."""
+    made = rows()
+    for i, line in enumerate(made):
+        line[6] = f"{i % 2}.0"
+    assert read(table(tmp_path / "x.csv", made)).tasks[0].classes == 2
+    for y in (np.arange(20.0) % 2, (np.arange(20) % 2)[:, None]):
+        np.savez(tmp_path / "x.npz", **arrays(y=y))
+        assert read(tmp_path / "x.npz").tasks[0].classes == 2
+    np.savez(tmp_path / "x.npz", **arrays(y=np.arange(20) % 2 + 0.5))
+    assert read(tmp_path / "x.npz").tasks[0].loss == "mse"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\n\n" + text,
+        lambda text: "sep=,\n" + text,
+        lambda text: text.replace("\r\n", "\n").replace("\n", "\r"),
+        lambda text: "sep=;\n" + text.replace(",", ";"),
+    ],
+)
+def test_first_lines_and_ends_of_lines(tmp_path, change):
+    path = table(tmp_path / "x.csv", rows())
+    expected, text = read(path), path.read_text()
+    path.write_bytes(change(text).encode())
+    found = read(path)
+    assert found.features == expected.features
+    assert torch.equal(found.tasks[1].inputs, expected.tasks[1].inputs)
+
+
+def test_names_of_rows_are_no_column(tmp_path):
+    """As R writes them, before the first column and without a name of their own."""
+    path = table(tmp_path / "x.csv", [[f"row {i}", *line] for i, line in enumerate(rows())])
+    assert read(path).features == read(table(tmp_path / "y.csv", rows())).features
+
+
+def test_accents_have_one_spelling(tmp_path):
+    made = rows()
+    for i, line in enumerate(made):
+        line[5] = ("caf\u00e9", "cafe\u0301", "tea")[i % 3]
+    found = read(table(tmp_path / "x.csv", made))
+    assert [f for f in found.features if f.startswith("colour")] == [
+        "colour=caf\u00e9",
+        "colour=tea",
+    ]
+
+
+def test_zero_and_minus_zero_are_copies():
+    keys = sample_keys(torch.tensor([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]]))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_options_given_twice_add_up():
+    """The last one alone would make an input of an outcome that was to be dropped."""
+    given = "compare x.csv --drop a --drop b c --target y --target z --protocol steps=3"
+    options = parser().parse_args([*given.split(), "--protocol", "hidden=4", "--arms", "laf"])
+    assert options.drop == ["a", "b", "c"] and options.target == ["y", "z"]
+    assert options.protocol == ["steps=3", "hidden=4"] and options.arms == ["laf"]
+    assert parser().parse_args(["compare", "x.csv"]).drop == []
+
+
 @pytest.mark.parametrize("name", BROKEN_TABLES)
 def test_broken_tables_are_refused(tmp_path, name):
     lines, options, message = BROKEN_TABLES[name]
@@ -330,6 +428,8 @@ def arrays(**changes):
 
 
 BROKEN_ARRAYS = {
+    "groups in a column": (arrays(group=np.arange(20)[:, None]), "a group for every sample"),
+    "groups that nobody knows": (arrays(group=np.full(20, np.nan)), "with NaN"),
     "no samples": (
         arrays(x=np.zeros((0, 3)), y=[], task=[]),
         r"samples with features, got .*\(0, 3",
@@ -372,12 +472,12 @@ BROKEN_ARRAYS = {
         "x_NAME and y_NAME of every task",
     ),
     "targets of two shapes": (
-        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9)}
+        {"x_a": np.zeros((9, 2)), "y_a": np.linspace(0, 1, 9)}
         | {"x_b": np.zeros((9, 2)), "y_b": np.zeros((9, 2))},
         "targets of one shape in all tasks",
     ),
     "targets of two kinds": (
-        {"x_a": np.zeros((9, 2)), "y_a": np.zeros(9)}
+        {"x_a": np.zeros((9, 2)), "y_a": np.linspace(0, 1, 9)}
         | {"x_b": np.zeros((9, 2)), "y_b": np.zeros(9, dtype=int)},
         "of one kind in all tasks, got {'a': 'regression', 'b': 'classification'}",
     ),
@@ -801,8 +901,26 @@ def test_a_comparison_with_less_than_was_measured_judges_what_is_asked(tmp_path,
     assert "laf" not in less.html and "repeats=5" in less.html
     for a, b in zip(less.judgement.rows, alone.judgement.rows, strict=True):
         assert (a.mean, a.gain, a.settings) == (b.mean, b.gain, b.settings) and a.mean.n == 5
+    assert less.result.settings["chosen"] == alone.result.settings["chosen"]
+    assert less.result.settings["validation"] == alone.result.settings["validation"]
     kept = Result.load(tmp_path / "result.json")  # nothing measured is lost
     assert len(kept.values("laf", "score")) == 6
+
+
+def test_a_sum_in_another_order_is_no_other_data(tmp_path):
+    """The last digit of a fingerprint hangs on the number of threads; other data do not pass."""
+    options = {"arms": ["pooled"], "repeats": 5, "trials": 1, "protocol": FAST, "device": "cpu"}
+    compare(taskset(), output=tmp_path, **options)
+    path = tmp_path / "result.json"
+    for factor, refused in ((1 + 1e-13, False), (1 + 1e-6, True)):
+        result = Result.load(path)
+        result.data["fingerprint"] = [x * factor for x in result.data["fingerprint"]]
+        result.save(path)
+        if refused:
+            with pytest.raises(ValueError, match="another one, of other data; delete it"):
+                compare(taskset(), output=tmp_path, **options)
+        else:
+            compare(taskset(), output=tmp_path, **options)
 
 
 def test_no_number_is_chosen_on_a_sample_that_is_tested():

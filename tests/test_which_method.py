@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize("name", TEACHERS)
 def test_a_name_says_what_a_teacher_is(name):
-    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$|-again\d+(-forty)?$", "", name)
+    teacher, name = TEACHERS[name], re.sub(r"-norms$|-draw\d$|-again\d+$", "", name)
     if teacher.unrelated:
         assert name == f"T{teacher.tasks}-n{teacher.samples}-none"
     else:
@@ -234,21 +234,6 @@ def test_a_replication_has_other_settings_and_other_problems_to_tune_and_to_test
     assert all(torch.equal(c, correlations[0]) for c in correlations)
 
 
-def test_forty_settings_are_others_on_the_problems_of_the_replications():
-    for of in ("T8-n20-c-1", "T8-n20-c+0", "T8-n20-c+1"):
-        names = [f"{of}-again{k}" for k in range(1, problems.AGAIN + 1)]
-        for name in names:
-            ten, forty = TEACHERS[name], TEACHERS[f"{name}-forty"]
-            assert replace(forty, search=ten.search) == ten
-            arms = which_method.arms_of(f"{name}-forty", 8)
-            assert {len(arms[a].configurations) for a in which_method.GROUPS["forty"]} == {40}
-            assert not {str(c) for c in arms["mrn"].configurations} & {
-                str(c) for c in which_method.arms_of(name, 8)["mrn"].configurations
-            }
-        drawn = {str(which_method.arms_of(f"{n}-forty", 8)["mrn"].configurations) for n in names}
-        assert len(drawn) == len(names)
-
-
 def test_a_replication_of_real_tasks_has_other_settings_and_other_samples():
     """Everything is drawn anew but the data."""
     targets = torch.arange(300) % 3
@@ -316,7 +301,7 @@ def test_every_arm_runs_somewhere_and_every_refusal_has_a_reason():
 @pytest.mark.parametrize(
     "name",
     "planted planted-more office pacs school school-strong sarcos norms school-norms draws "
-    "draws-office trunk again stitched school-stitched".split(),
+    "draws-office trunk again again-office again-pacs stitched school-stitched".split(),
 )
 def test_what_was_measured_chose_among_the_settings_that_the_code_draws(name):
     """A range that changes needs new runs: the golden values hold arms at a number alone."""

@@ -49,13 +49,15 @@ class AttachedLayer(nn.Module):
     def set_weight(self, weight: Tensor) -> None:
         """Write the networks' parameters from ``(T, ...)`` as :attr:`weight` shows them."""
         for own, new in zip(self._own, weight, strict=True):
-            own.copy_(new.mT if new.ndim == 2 else new)
+            if own.requires_grad:  # what is frozen stays
+                own.copy_(new.mT if new.ndim == 2 else new)
 
     @torch.no_grad()
     def set_stack(self, stack: Tensor) -> None:
         """Write them as :meth:`stack` shows them."""
         for own, new in zip(self._own, stack.unbind(-1), strict=True):
-            own.copy_(new)
+            if own.requires_grad:
+                own.copy_(new)
 
 
 class AttachedHead:

@@ -19,7 +19,8 @@ def compare(options: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    target = options.target[0] if len(options.target) == 1 else options.target
+    wanted = options.target or ["target"]
+    target = wanted[0] if len(wanted) == 1 else wanted
     done = run(
         options.data,
         arms=options.arms,

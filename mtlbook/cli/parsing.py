@@ -240,18 +240,19 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
         "sample, or an .npz file with x, y and task, or with x_NAME and y_NAME of every task. "
         "Writes report.html and result.json; an interrupted comparison goes on where it stopped."
     )
+    several = {"nargs": "+", "action": "extend"}  # given twice, an option adds to what it had
     command.add_argument("data", metavar="DATA")
     command.add_argument("--task", default="task", metavar="COLUMN", help="table: the task")
     command.add_argument(
-        "--target", nargs="+", default=["target"], metavar="COLUMN", help="table: what to predict"
+        "--target", **several, metavar="COLUMN", help="table: what to predict (default target)"
     )
     command.add_argument(
         "--group",
         metavar="COLUMN",
         help="table: samples of one group are never divided between training and test",
     )
-    command.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="table: no inputs")
-    command.add_argument("--without", nargs="+", default=[], metavar="TASK", help="leave tasks out")
+    command.add_argument("--drop", **several, default=[], metavar="COLUMN", help="table: no inputs")
+    command.add_argument("--without", **several, default=[], metavar="TASK", help="leave tasks out")
     command.add_argument("--kind", choices=("auto", "classification", "regression"), default="auto")
     command.add_argument(
         "--images",
@@ -261,7 +262,7 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--size", type=_positive, default=32, metavar="N", help="of pixels")
     command.add_argument("--network", choices=("auto", "linear", "mlp", "convnet"), default="auto")
-    command.add_argument("--arms", nargs="+", metavar="ARM", help="default: all that apply")
+    command.add_argument("--arms", **several, metavar="ARM", help="default: all that apply")
     command.add_argument(
         "--repeats", type=_positive, default=10, metavar="N", help="random splits (default 10)"
     )
@@ -278,7 +279,7 @@ def _add_compare(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--protocol",
-        nargs="+",
+        **several,
         default=[],
         metavar="NAME=VALUE",
         help="other numbers of all arms, for example steps=600 hidden=128 train=0.3",

@@ -117,8 +117,8 @@ def compare(
         )
     if type(trials) is not int or trials < 1:
         raise ValueError(f"trials: expected at least 1, got {trials!r}")
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"margin: expected points from 0 on, got {margin}")
+    if type(margin) not in (int, float) or not 0 <= margin < math.inf:
+        raise ValueError(f"margin: expected points from 0 on, got {margin!r}")
     _check(network, arms, protocol or {}, device)
     if output is not None:
         _writable(Path(output))
@@ -197,8 +197,9 @@ def _check(
         elif isinstance(fields[name], int):
             expected, right = "a whole number from 1 on", type(value) is int and value >= 1
         else:
-            expected = "a number from 0 on"
-            right = type(value) in (int, float) and 0 <= value < math.inf
+            below = 1 if name == "momentum" else math.inf
+            expected = "a number from 0 on" + (", below 1" if below == 1 else "")
+            right = type(value) in (int, float) and 0 <= value < below
         if not right:
             raise ValueError(f"protocol: expected {expected} as {name}, got {value!r}")
     try:

@@ -146,8 +146,9 @@ def _duplicates(tasks: TaskSet) -> list[str]:
 
 
 def sample_keys(inputs: Tensor) -> list[bytes]:
-    """A hash of every sample."""
+    """A hash of every sample; 0 and -0 are one number."""
     rows = inputs.detach().cpu().flatten(1).contiguous().numpy()
+    rows = rows + rows.dtype.type(0)
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 

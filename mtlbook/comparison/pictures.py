@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,8 +71,8 @@ def _walk(path: Path) -> Iterator[Path]:
 
 
 def _legible(name: str) -> str:
-    """A folder's name, bytes that are no UTF-8 spelt out."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    """A folder's name, accents in one spelling, bytes that are no UTF-8 spelt out."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode(errors="backslashreplace"))
 
 
 def read_folder(

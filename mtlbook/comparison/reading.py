@@ -197,6 +197,13 @@ def _read_arrays(path: Path, kind: str) -> Data:
                 f"{path.name}: expected the name or number of a task for every sample, got an "
                 f"array of shape {of_task.shape}" + (" with NaN" if of_task.ndim == 1 else "")
             )
+        if groups is not None and (
+            groups.ndim != 1 or (groups.dtype.kind == "f" and np.isnan(groups).any())
+        ):
+            raise ValueError(
+                f"{path.name}: expected a group for every sample, got an array of shape "
+                f"{groups.shape}" + (" with NaN" if groups.ndim == 1 else "")
+            )
         names = of_task.astype(str)
         return _assemble(path.name, arrays["x"], arrays["y"], names, groups, kind, [], [])
     names = [name[2:] for name in arrays if name.startswith("x_")]

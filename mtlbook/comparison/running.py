@@ -18,6 +18,7 @@ from mtlbook.arms import configurations
 from mtlbook.comparison import arms as table
 from mtlbook.comparison.arms import Choice, Protocol
 from mtlbook.comparison.splits import Shares, parts_of, standardise
+from mtlbook.ledger.currency import fingerprints_agree
 from mtlbook.ledger.results import Result, ResultError
 from mtlbook.methods import Method
 from mtlbook.study import Add, Outcome, Parts, Study, Trial
@@ -203,12 +204,18 @@ def asked(result: Result, arms: Iterable[str], repeats: int) -> Result:
     arms = set(arms)
 
     def wanted(name: str) -> bool:
-        return re.split("[@/]", name)[0] in arms
+        """Of an arm that is asked for, and of no search that a later repeat made for itself."""
+        return re.split("[@/]", name)[0] in arms and _in_time(name, repeats)
 
     records = [
         record
         for record in result.records
-        if wanted(record["arm"]) and ("@" in record["arm"] or record["repeat"] < repeats)
+        if wanted(record["arm"])
+        and (
+            _in_time(record["metric"], repeats)
+            if "@" in record["arm"]
+            else record["repeat"] < repeats
+        )
     ]
     tuned = {"chosen", "configurations", "validation"}
     settings = {
@@ -217,6 +224,12 @@ def asked(result: Result, arms: Iterable[str], repeats: int) -> Result:
     }
     curves = {key: of for key, of in result.curves.items() if key.split("/")[1] in arms}
     return replace(result, records=records, settings=settings, curves=curves)
+
+
+def _in_time(name: str, repeats: int) -> bool:
+    """Whether a name ends with no repeat, or with an early one: ``arm@trial/repeat``."""
+    found = re.search(r"/(\d+)$", name)
+    return found is None or int(found[1]) < repeats
 
 
 def _tune(study: Study, result: Result, tasks: TaskSet, arm: str, device: str) -> None:
@@ -254,11 +267,22 @@ def _resumed(begun: Result, path: Path | None) -> Result:
         found = Result.load(path)
     except ResultError as error:
         raise ValueError(f"{error}; delete it, or write elsewhere with --output") from error
-    same = json.loads(json.dumps([begun.parameters, begun.data, begun.settings["names"]]))
-    if [found.parameters, found.data, found.settings.get("names")] != same:
+    now = json.loads(json.dumps([begun.parameters, begun.data, begun.settings["names"]]))
+    then = [found.parameters, dict(found.data), found.settings.get("names")]
+    prints = [of[1].pop("fingerprint", None) for of in (now, then)]
+    what = ("settings", "data", "tasks")
+    other = [name for name, a, b in zip(what, then, now, strict=True) if a != b]
+    # the last digit of a sum hangs on the number of threads
+    if (
+        "data" not in other
+        and None not in prints
+        and not fingerprints_agree(*prints, tolerance=1e-9)
+    ):
+        other.append("data")
+    if other:
         raise ValueError(
-            f"{path}: expected a comparison of these data under these settings, got another one; "
-            "delete it, or write elsewhere with --output"
+            f"{path}: expected a comparison of these data under these settings, got another one, "
+            f"of other {' and '.join(other)}; delete it, or write elsewhere with --output"
         )
     found.settings |= {name: begun.settings[name] for name in ("left_out", "guess")}
     found.device, found._started = begun.device, begun._started

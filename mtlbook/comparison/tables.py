@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import re
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from decimal import Decimal
@@ -21,7 +22,7 @@ PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # of a table th
 LEVELS = 30  # of a column of text that becomes indicators
 CODES = 10  # texts at most of a column in which some are numbers, such as 0, 1, 2, 3+
 MINUS = "\N{MINUS SIGN}"  # as typeset tables have it
-COMMA = re.compile(rf"[-+{MINUS}]?\d*(,\d+)?([eE][-+]?\d+)?")
+COMMA = re.compile(rf"[-+{MINUS}]?(\d+(,\d*)?|,\d+)([eE][-+]?\d+)?")
 
 
 def suffix(path: Path) -> str:
@@ -47,6 +48,8 @@ def read_table(
     file = source.name if of_file else "the table"
     commas: list[str] | None = None if separator == "," else []
     wanted = [target] if isinstance(target, str) else list(target)
+    if not wanted:
+        raise ValueError("target: expected one column or more, got none")
     table = _named(file, table, {task, *wanted, group}, notes)
     for option, names in (
         ("task", [task]),
@@ -65,7 +68,7 @@ def read_table(
     if used := [name for name in drop if name in roles]:
         raise ValueError(f"drop: expected columns of inputs, got {used[0]!r}, which is asked for")
     inputs = [c for c in table.columns if c not in {*roles, *drop}]
-    empty = {c: int(n) for c, n in table[[*roles, *inputs]].isna().sum().items() if n}
+    empty = {c: n for c in [*roles, *inputs] if (n := int(_empty(table[c]).sum()))}
     if empty:
         raise ValueError(
             f"{file}: expected a value in every cell, got empty ones by column: {empty} (NA, "
@@ -98,8 +101,15 @@ def _load(path: Path) -> tuple[Any, str]:
         opened = PACKED.get(path.suffix.lower(), open)
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             text = file.read()
-        separator = "\t" if suffix(path) == ".tsv" else _separator(text.partition("\n")[0])
-        return pandas.read_csv(io.StringIO(text), sep=separator, engine="python"), separator
+        text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
+        first, _, rest = text.partition("\n")
+        if told := re.fullmatch(r"sep=(.)", first, re.IGNORECASE):  # Excel's own line
+            separator, text = told[1], rest
+        else:
+            separator = "\t" if suffix(path) == ".tsv" else _separator(first)
+        table = pandas.read_csv(io.StringIO(text), sep=separator, engine="python")
+        _refuse_longer_rows(table)
+        return table, separator
     except ImportError as error:
         raise ImportError(
             f"{path.name}: Parquet needs pyarrow, pip install 'mtlbook[parquet]'; or save a .csv",
@@ -107,13 +117,33 @@ def _load(path: Path) -> tuple[Any, str]:
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path.name}: expected text in UTF-8, got other bytes: {error}"
+            f"{path.name}: expected text in UTF-8 (save it as such), got other bytes: {error}"
         ) from error
     except (
         *(ValueError, OSError, EOFError, csv.Error, pandas.errors.ParserError),
         *(zlib.error, lzma.LZMAError),  # of what is not packed as its name says
     ) as error:
         raise ValueError(f"{path.name}: expected a table, got: {error}") from error
+
+
+def _refuse_longer_rows(table: Any) -> None:
+    """Rows with more cells than the first line has names, whose values would all be shifted.
+
+    What stands before the first column is then taken for names of rows, as R writes them: those are
+    there once each.
+    """
+    if table.index.nlevels > 1 or table.index.has_duplicates:
+        names = len(table.columns)
+        raise ValueError(
+            f"{names + table.index.nlevels} cells in a row where the first line has {names} names; "
+            "a decimal comma without quotes does that, or a separator at the end of every row"
+        )
+
+
+def _empty(column: Any) -> Any:
+    """Which cells hold nothing, or nothing but blanks."""
+    blank = column.map(lambda value: isinstance(value, str) and not value.strip())
+    return column.isna() | blank.astype(bool)
 
 
 def _separator(line: str) -> str:
@@ -192,8 +222,9 @@ def _values(column: Any, name: str, commas: list[str] | None) -> np.ndarray:
 
 
 def _texts(column: Any) -> np.ndarray:
-    """Without blanks at the ends, which nobody means."""
-    return np.char.strip(column.astype(str).to_numpy().astype(str))
+    """Without blanks at the ends, which nobody means; letters with accents in one spelling."""
+    texts = column.astype(str).map(lambda text: unicodedata.normalize("NFC", text).strip())
+    return texts.to_numpy().astype(str)
 
 
 def _numbers_in(texts: np.ndarray, name: str, commas: list[str] | None) -> np.ndarray:
@@ -210,6 +241,8 @@ def _numbers_in(texts: np.ndarray, name: str, commas: list[str] | None) -> np.nd
             )
         commas.append(name)
         return np.char.replace(np.char.replace(texts, ",", "."), MINUS, "-").astype(np.float64)
+    if len(levels) > CODES and not odd:
+        return texts.astype(np.float64)
     if len(levels) > CODES and len(odd) < len(levels) / 2:
         number = int(np.isin(texts, odd).sum())
         raise ValueError(
@@ -220,6 +253,9 @@ def _numbers_in(texts: np.ndarray, name: str, commas: list[str] | None) -> np.nd
 
 
 def _is_number(text: str) -> bool:
+    """Also of 1e3 and inf; 1_000 is a number to Python alone."""
+    if "_" in text:
+        return False
     try:
         float(text)
     except ValueError:

@@ -11,9 +11,18 @@ MOST = 20  # different whole numbers that are taken for classes
 
 def guess(y: np.ndarray) -> str:
     """``"classification"`` or ``"regression"``, by what the targets look like."""
-    if y.ndim == 1 and (y.dtype.kind in "bUS" or (y.dtype.kind in "iu" and _few(y))):
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 1 and (y.dtype.kind in "bUS" or (_whole(y) and _few(y))):
         return "classification"
     return "regression"
+
+
+def _whole(y: np.ndarray) -> bool:
+    """Whole numbers, whatever holds them: where a table once had gaps, 1 is 1.0."""
+    if y.dtype.kind == "f":
+        return bool(np.isfinite(y).all() and (y == np.round(y)).all())
+    return y.dtype.kind in "iu"
 
 
 def _few(y: np.ndarray) -> bool:

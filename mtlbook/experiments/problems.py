@@ -169,16 +169,11 @@ def _teachers() -> dict[str, Teacher]:
             for k in range(1, DRAWS)
         },
         **_again(found, (*drawn, "T8-n20-none")),
-        **{
-            f"{of}-forty": replace(teacher, search=Search(DRAWS + AGAIN + teacher.series, count=40))
-            for of, teacher in _again(found, drawn).items()
-        },
     }
 
 
 #: Relatedness by tasks and labels; the names say T, samples and c, whether it is the second trial
-#: of the norms, which draw of settings it is, if not the first, which replication, and whether it
-#: has forty settings.
+#: of the norms, which draw of settings it is, if not the first, and which replication.
 TEACHERS: dict[str, Teacher] = _teachers()
 
 

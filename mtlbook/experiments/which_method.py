@@ -157,7 +157,6 @@ GROUPS: dict[str, Sequence[str]] = {
         *("stl", "pooled", "fixed", "hard-sharing", "mrn-t", "drn", "mrn", "uncoupled", "laf"),
         "cross-stitch-same",
     ),
-    "forty": ("hard-sharing", "mrn-t", "drn", "mrn"),
     "strong-norms": ("stl", "hard-sharing", "mrn", "uncoupled", "laf"),
 }
 #: What cannot take part at all, and why.

@@ -134,7 +134,8 @@ class DRN(MRN):
     ) -> LowRankPlusDiagonal:
         if self.form == "normal" or which != "task":
             return super()._updated(w, covariances, which, mode)
-        made = mode_covariance(w.double(), covariances, mode, eps=0.0)
+        # T x T also where a task has fewer weights than there are tasks: the share of eps is of all
+        made = mode_covariance(w.double(), covariances, mode, eps=0.0, structure="dense")
         gram = decompose(made, check=False)
         roots = gram.values.sqrt()
         total, eps, tasks = roots.sum(), self.eps["task"], len(roots)

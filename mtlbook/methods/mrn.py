@@ -333,6 +333,7 @@ class MRN(NetworkMethod):
             for name in self.layers:
                 tensor = self.tensor(name)
                 factor = strength if chosen.half else 2 * strength
+                factor = factor * self._buffers.get(f"{name}_weaker", 1)
                 new = proximal_step(tensor, self.covariances(name), factor)
                 self.network.task_layers[name].set_weight(new)
         if chosen.max_updates is not None and self.updates >= chosen.max_updates:
@@ -372,9 +373,11 @@ class MRN(NetworkMethod):
             new = mode_covariance(x, covariances, mode, structure="dense", dtype=x.dtype, **kind)
             return Cholesky.of(normalise_trace(new)).to(w.dtype)
         else:
-            new = mode_covariance(w, covariances, mode, size=self._size(which), **kind)
+            # in double precision until its eigenvalues are known: eps may lie below what single
+            # precision takes for rounding beside the largest, and would count as zero
+            new = mode_covariance(w.double(), covariances, mode, size=self._size(which), **kind)
         new = decompose(new, check=False)  # made here: a covariance
-        return normalise_trace(new) if chosen.scale == "trace" else new
+        return (normalise_trace(new) if chosen.scale == "trace" else new).to(w.dtype)
 
     def _is_dense(self, w: Tensor, which: str, mode: int) -> bool:
         """Whether updates make a definite matrix, and nobody (the proximal map) asks for more."""

@@ -209,6 +209,7 @@ def project(x: Tensor, beta: float) -> Tensor:
     what remains is the projection onto a simplex (Held, Wolfe and Crowder 1974):
     :math:`\max(x - \theta, 0)` with :math:`\theta` such that the sum is :math:`\beta`.
     """
+    x = x - x.max().clamp(max=0)  # far below 0 the sum would swallow beta; the point is the same
     falling = x.sort(descending=True).values
     excess = falling.cumsum(0) - beta
     number = torch.arange(1, len(x) + 1, device=x.device)

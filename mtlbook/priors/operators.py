@@ -132,8 +132,10 @@ def proximal_step(w: Tensor, covariances: Sequence[Factored | None], strength: f
     ]
 
     def shrink(x: Tensor, mode: int, scale: Tensor) -> Tensor:
-        if mode == w.ndim:
-            return x * scale / (scale + strength)
+        if mode == w.ndim:  # where the covariance is singular the quadratic form sees nothing
+            zero = scale <= 0
+            scale = torch.where(zero, 1, scale)
+            return torch.where(zero, x, x * scale / (scale + strength))
         covariance = covariances[mode]
         if covariance is None:
             return shrink(x, mode + 1, scale)

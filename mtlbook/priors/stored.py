@@ -52,5 +52,6 @@ class StoredCovariance(nn.Module):
         if saved:
             self._buffers.clear()
         for name, value in saved.items():
-            self.register_buffer(name, torch.empty_like(value, dtype=like.dtype).to(like.device))
+            wide = torch.promote_types(value.dtype, like.dtype)  # what was wide loses nothing
+            self.register_buffer(name, torch.empty_like(value, dtype=wide, device=like.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
