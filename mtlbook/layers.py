@@ -254,6 +254,11 @@ class TaskNetwork(nn.Module):
 
     def features(self, inputs: Sequence[Tensor]) -> Ragged:
         """The trunk's output, ``(T, B, features)``."""
+        batch = self.stacked(inputs)
+        return batch.like(self.trunk(batch.padded))
+
+    def stacked(self, inputs: Sequence[Tensor]) -> Ragged:
+        """The batches in one; refused where padding would be counted as samples."""
         batch = Ragged.stack(inputs)
         normalised = [m for m in self.trunk.modules() if isinstance(m, BatchNorm) and m.training]
         if normalised and batch.lengths is not None:
@@ -261,7 +266,7 @@ class TaskNetwork(nn.Module):
                 "inputs: expected as many samples of every task, since BatchNorm would count what "
                 f"pads them, got {batch.lengths}"
             )
-        return batch.like(self.trunk(batch.padded))
+        return batch
 
     def forward(self, inputs: Sequence[Tensor]) -> Ragged:
         """T batches to T outputs; batch sizes and head sizes may differ from task to task."""

@@ -201,16 +201,19 @@ def attach(networks: Sequence[nn.Module], parameters: Sequence[str]) -> Attached
     if isinstance(parameters, str) or not parameters:
         raise ValueError(f"parameters: expected a sequence of names, got {parameters!r}")
     names: dict[str, str] = {}
+    seen: dict[int, str] = {}
     for name in parameters:
         layer = name.removesuffix(".weight").replace(".", "_")
         if layer in names:
             raise ValueError(f"parameters: expected different names, got {name!r} twice")
         _check(networks, name)
-        own = networks[0].get_parameter(name)
-        if tied := [other for other in names.values() if networks[0].get_parameter(other) is own]:
-            raise ValueError(
-                f"parameters: expected different ones, got {name!r}, tied to {tied[0]!r}"
-            )
+        for network in networks:
+            own = id(network.get_parameter(name))
+            if own in seen:
+                raise ValueError(
+                    f"parameters: expected different ones, got {name!r}, tied to {seen[own]!r}"
+                )
+            seen[own] = name
         names[layer] = name
     return AttachedNetworks(networks, names)
 

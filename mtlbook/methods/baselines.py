@@ -32,7 +32,7 @@ class STL(NetworkMethod):
         layers: Sequence[str] | None = None,
     ):
         super().__init__(network, layers)
-        if weight_decay < 0:
+        if not weight_decay >= 0:
             raise ValueError(f"weight_decay: expected a number >= 0, got {weight_decay}")
         self.weight_decay = weight_decay
 

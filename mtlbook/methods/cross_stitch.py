@@ -76,7 +76,7 @@ class CrossStitch(NetworkMethod):
                 f"inputs: expected a batch for each of {tasks} tasks, got {len(inputs)}"
             )
         if isinstance(network, TaskNetwork):
-            return self._in_one(Ragged.stack(inputs))
+            return self._in_one(self.network.stacked(inputs))
         below = [name for name in network.convolutions if name not in self.layers]
         outputs = []
         for t, x in enumerate(inputs):

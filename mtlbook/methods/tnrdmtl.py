@@ -115,7 +115,7 @@ class TNRDMTL(NetworkMethod):
                     f"gamma: expected a number or {len(norms)} of them for {kind} on {name}, "
                     f"got {weights}"
                 )
-            if min(weights) < 0:
+            if not all(weight >= 0 for weight in weights):
                 raise ValueError(f"gamma: expected numbers >= 0, got {weights}")
             weights = weights * (len(norms) // len(weights))
             self.register_buffer(f"gamma_{name}", norms.new_tensor(weights))

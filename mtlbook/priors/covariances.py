@@ -212,7 +212,8 @@ class Cholesky:
 
     def stiffness(self) -> Tensor:
         """The largest eigenvalue of the inverse."""
-        return torch.linalg.eigvalsh(self.precision)[-1]
+        wide = torch.promote_types(self.dtype, torch.float32)  # LAPACK knows no halves
+        return torch.linalg.eigvalsh(self.precision.to(wide))[-1].to(self.dtype)
 
     def scale(self, factor: float | Tensor) -> Cholesky:
         """``factor * S``, for a factor above 0."""
