@@ -1,6 +1,6 @@
 """Deep multi-task learning, executable and audited."""
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 
 
 def __getattr__(name: str) -> object:
