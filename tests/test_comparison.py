@@ -798,7 +798,10 @@ def test_all_arms_get_the_same_number_of_trials():
         ({"protocol": {"network": "mlp"}}, "protocol: expected fields"),
         ({"protocol": {"steps": "abc"}}, "expected a whole number from 1 on as steps, got 'abc'"),
         ({"protocol": {"hidden": 0}}, "expected a whole number from 1 on as hidden, got 0"),
-        ({"protocol": {"momentum": -0.5}}, "expected a number from 0 on as momentum, got -0.5"),
+        (
+            {"protocol": {"momentum": -0.5}},
+            "expected a number from 0 on, below 1, as momentum, got -0.5",
+        ),
         ({"protocol": {"trunk": "mine"}}, "expected own or shared as trunk, got 'mine'"),
         ({"protocol": {"lr": 0.1}}, "fields that no arm chooses, got lr"),
         ({"protocol": {"train": 0.9}}, "a rest of at least 5 %"),

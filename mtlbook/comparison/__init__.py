@@ -198,7 +198,7 @@ def _check(
             expected, right = "a whole number from 1 on", type(value) is int and value >= 1
         else:
             below = 1 if name == "momentum" else math.inf
-            expected = "a number from 0 on" + (", below 1" if below == 1 else "")
+            expected = "a number from 0 on" + (", below 1," if below == 1 else "")
             right = type(value) in (int, float) and 0 <= value < below
         if not right:
             raise ValueError(f"protocol: expected {expected} as {name}, got {value!r}")

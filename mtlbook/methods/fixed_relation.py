@@ -42,6 +42,7 @@ class FixedRelation(MRN):
         if not -1 < (tasks - 1) * rho or not rho < 1:
             raise ValueError(f"rho: expected -1 / (T - 1) < rho < 1 with T = {tasks}, got {rho}")
         # in double precision: near 1 the least eigenvalue, 1 - rho, is no rounding error
-        relation = decompose((1 - rho) * torch.eye(tasks, dtype=torch.float64) + rho)
+        matrix = (1 - rho) * torch.eye(tasks, dtype=torch.float64) + rho
+        relation = decompose(matrix, check=False)
         for name in self.layers:
             self.set_covariance(name, "task", relation.to(self.tensor(name).dtype))

@@ -331,10 +331,8 @@ class MRN(NetworkMethod):
         if chosen.proximal is not None:
             strength = chosen.proximal * self.update_every * chosen.weight
             for name in self.layers:
-                tensor = self.tensor(name)
-                factor = strength if chosen.half else 2 * strength
-                factor = factor * self._buffers.get(f"{name}_weaker", 1)
-                new = proximal_step(tensor, self.covariances(name), factor)
+                scale = self._buffers.get(f"{name}_weaker", 1) * (1 if chosen.half else 2)
+                new = proximal_step(self.tensor(name), self.covariances(name), scale * strength)
                 self.network.task_layers[name].set_weight(new)
         if chosen.max_updates is not None and self.updates >= chosen.max_updates:
             return
@@ -373,8 +371,7 @@ class MRN(NetworkMethod):
             new = mode_covariance(x, covariances, mode, structure="dense", dtype=x.dtype, **kind)
             return Cholesky.of(normalise_trace(new)).to(w.dtype)
         else:
-            # in double precision until its eigenvalues are known: eps may lie below what single
-            # precision takes for rounding beside the largest, and would count as zero
+            # in float64: an eps far below the largest eigenvalue is no rounding error
             new = mode_covariance(w.double(), covariances, mode, size=self._size(which), **kind)
         new = decompose(new, check=False)  # made here: a covariance
         return (normalise_trace(new) if chosen.scale == "trace" else new).to(w.dtype)
